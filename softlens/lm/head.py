@@ -1,0 +1,58 @@
+"""The LM head in float32, on all tokens or only on the rows that are asked for."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from softlens.errors import SoftlensError
+
+
+class Head:
+    """Logits from final hidden states, as the model's own head gives them.
+
+    bfloat16 has 8 bits: logits near 20 would be rounded to eighths. So the product is taken in
+    float32 whatever the LM computes in.
+
+    Args:
+        model: the LM.
+        embedding: its input embedding in float32, used for the head where the two are tied.
+
+    Raises:
+        SoftlensError: if the model's own logits are not reproduced.
+    """
+
+    def __init__(self, model: PreTrainedModel, embedding: Tensor) -> None:
+        layer = model.get_output_embeddings()
+        tied = layer.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+        self.weight = embedding if tied else layer.weight.detach().float()
+        bias = getattr(layer, "bias", None)
+        self.bias = None if bias is None else bias.detach().float()
+        config = model.config
+        self.softcap = getattr(config, "final_logit_softcapping", None)
+        self.scale = getattr(config, "logit_scale", None) or 1.0
+        self._check(model)
+
+    def __call__(
+        self, hidden: Float[Tensor, "*batch hidden"], words: Int[Tensor, " words"] | None = None
+    ) -> Float[Tensor, "*batch answers"]:
+        """Logits of every token, or of `words` only."""
+        weight = self.weight if words is None else self.weight[words]
+        bias = self.bias if self.bias is None or words is None else self.bias[words]
+        logits = torch.nn.functional.linear(hidden.float(), weight, bias) * self.scale
+        return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
+
+    @torch.no_grad()
+    def _check(self, model: PreTrainedModel) -> None:
+        ids = torch.arange(4, device=model.device)[None] % self.weight.shape[0]
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        wanted = model(input_ids=ids, use_cache=False).logits.float()
+        got = self(hidden)
+        allowed = 1e-4 if model.dtype == torch.float32 else 3e-2
+        if (got - wanted).abs().max() > allowed * (1 + wanted.abs().max()):
+            raise SoftlensError(
+                f"The logits of a {model.config.model_type!r} model are not its head applied to "
+                "its last hidden state, and softlens does not know what stands between them. "
+                "Supported are causal LMs whose head is a linear layer, with or without a "
+                "soft cap or a scale."
+            )

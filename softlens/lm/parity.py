@@ -1,0 +1,103 @@
+"""The self-check at load: do the fast layouts agree with the plain forward on this LM?"""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from softlens.lm import transformer
+
+log = logging.getLogger(__name__)
+
+# Largest relative error that passes; bfloat16 has 8 bits, and 30 layers add up their rounding.
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 1e-1, torch.float16: 2e-2}
+
+
+def choose_path(model: PreTrainedModel, bos_id: int, name: str) -> tuple[str, float]:
+    """Try the fast layouts with grouped, then with the model's own attention; else stay plain.
+
+    Returns:
+        ``("fast", worst relative error)`` or ``("plain", nan)``. The attention that was chosen
+        is left in place on the model; a log line says so when the plain path is used.
+    """
+    own = model.config._attn_implementation
+    reference = _reference(model, bos_id)
+    failures = []
+    # The fused kernels of an accelerator beat our grouped matmuls; on a CPU it is the reverse.
+    attentions = [transformer.GROUPED, own] if model.device.type == "cpu" else [own]
+    for attention in attentions:
+        try:
+            if attention == transformer.GROUPED:
+                transformer.use_grouped_attention(model)
+            else:
+                model.set_attn_implementation(attention)
+            error = _relative_error(_fast(model, bos_id), reference)
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as reason:
+            failures.append(f"{attention}: {type(reason).__name__}: {str(reason)[:120]}")
+            continue
+        if error <= TOLERANCE[model.dtype]:
+            return "fast", error
+        failures.append(f"{attention}: relative error {error:.1e}")
+    model.set_attn_implementation(own)
+    log.info(
+        "%s (%s) takes the plain path: the fast layouts do not agree with it (%s).",
+        name,
+        model.config.model_type,
+        "; ".join(failures),
+    )
+    return "plain", float("nan")
+
+
+def fast_length(model: PreTrainedModel) -> int:
+    """Positions up to which a full mask equals the model's own: its smallest attention window."""
+    config = model.config
+    windows = [getattr(config, key, None) for key in ("sliding_window", "window_size")]
+    return min([w for w in windows if isinstance(w, int)], default=1 << 30)
+
+
+# Texts of unlike length and prompts of unlike length, so that every mask and offset is exercised.
+_TEXTS = [[3, 5, 7, 2], [4, 6]]
+_AFTERS = [[5, 3], [2, 7, 4]]
+_SIZES = [3, 2]
+
+
+def _inputs(model: PreTrainedModel, bos_id: int) -> tuple[list[list[int]], Tensor, Tensor]:
+    weight = model.get_input_embeddings().weight.detach()
+    rows = [[bos_id, *[t % len(weight) for t in text]] for text in _TEXTS]
+    generator = torch.Generator().manual_seed(0)
+    picked = torch.randint(len(weight), (2, 3), generator=generator).to(weight.device)
+    prompts = weight[picked].float().requires_grad_()
+    return rows, prompts, torch.tensor(_SIZES, device=weight.device)
+
+
+def _outcome(first: Tensor, second: Tensor, prompts: Tensor) -> list[Tensor]:
+    """Hidden states of both layouts and the gradients of a fixed function of them."""
+    results = []
+    for states in (first, second):
+        weights = torch.linspace(-1, 1, states.numel(), device=states.device).view(states.shape)
+        (gradient,) = torch.autograd.grad((states.float() * weights).sum(), prompts)
+        results += [states.detach().float(), gradient]
+    return results
+
+
+def _reference(model: PreTrainedModel, bos_id: int) -> list[Tensor]:
+    rows, prompts, sizes = _inputs(model, bos_id)
+    _, first = transformer.plain(model, rows, prompts, sizes, [[], []])
+    _, second = transformer.plain(model, [[bos_id], [bos_id]], prompts, sizes, _AFTERS)
+    return _outcome(first, second, prompts)
+
+
+def _fast(model: PreTrainedModel, bos_id: int) -> list[Tensor]:
+    rows, prompts, sizes = _inputs(model, bos_id)
+    states = transformer.after_texts(model, transformer.prefill(model, rows), prompts)
+    first = states[:, torch.arange(2), sizes - 1]
+    second = transformer.packed(model, [bos_id], prompts, sizes, _AFTERS)
+    return _outcome(first, second, prompts)
+
+
+def _relative_error(got: list[Tensor], wanted: list[Tensor]) -> float:
+    norm: Callable[[Tensor], Tensor] = torch.linalg.vector_norm
+    errors = [norm(g - w) / norm(w).clamp(min=1e-12) for g, w in zip(got, wanted, strict=True)]
+    return float(torch.stack(errors).max())

@@ -1,0 +1,108 @@
+"""The second primitive: the surprisal of every prompt token in a stated context."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from softlens.errors import SoftlensError
+from softlens.lm import transformer
+from softlens.lm.answers import FOLD_TOKENS, as_vectors
+from softlens.lm.frozen import LM
+from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts
+
+Context = Literal["bos", "bos."] | EncodedTexts
+"""What stands before the prompt: BOS; BOS and a full stop; or real texts (text first)."""
+
+
+def default_context(lm: LM) -> Literal["bos", "bos."]:
+    """``"bos."`` where the first position is an attention sink, else ``"bos"``.
+
+    After BOS alone such an LM predicts noise: the surprisal of a first token there says nothing.
+    """
+    return "bos." if lm.sink and len(lm.encode(".")) == 1 else "bos"
+
+
+def token_surprisal(
+    lm: LM,
+    prompts: Sequence[Sequence[int]],
+    context: Context | None = None,
+    vectors: Float[Tensor, "prompts length hidden"] | None = None,
+) -> Float[Tensor, "prompts contexts length"]:
+    """-log p(token | context and the tokens before it), in nats.
+
+    Args:
+        lm: the LM.
+        prompts: token ids, P sequences; what is scored.
+        context: what stands before; None means `default_context`.
+        vectors: what the LM is fed in the place of the ids' embeddings (the same shape), for
+            gradients with respect to the prompt as *context*; the scored ids stay.
+
+    Returns:
+        Nats, shape (P, contexts, longest prompt); "bos" and "bos." are one context each. Behind
+        the end of a shorter prompt stands NaN.
+
+    Raises:
+        SoftlensError: for an empty prompt, or texts that do not stand before the prompt.
+    """
+    texts = _context_texts(lm, default_context(lm) if context is None else context)
+    if min((len(row) for row in prompts), default=0) == 0:
+        raise SoftlensError("The surprisal of an empty prompt is not defined; got a length of 0.")
+    own, sizes = as_vectors(lm, prompts, texts)
+    fed = own if vectors is None else as_vectors(lm, vectors, texts)[0]
+    if fed.shape != own.shape:
+        raise SoftlensError(
+            f"Got vectors of shape {tuple(fed.shape)} for token ids of shape {tuple(own.shape)}."
+        )
+    ids = transformer.pad(prompts, lm.device)
+    together = max(1, FOLD_TOKENS // ids.shape[1])
+    rows = []
+    for start in range(0, len(ids), together):
+        pick = slice(start, start + together)
+        parts, order = [], []
+        # The head over the whole vocabulary is the cost here, so the chunks are smaller.
+        budget = min(CHUNK_TOKENS, max(1, (1 << 27) // (4 * lm.vocab_size)))
+        for chosen in texts.chunks(ids[pick].numel(), budget):
+            parts.append(_nats(lm, texts.subset(chosen), fed[pick], sizes[pick], ids[pick]))
+            order += chosen
+        columns = torch.cat(parts)[torch.tensor(order, device=lm.device).argsort()]
+        rows.append(columns.transpose(0, 1))
+    beyond = torch.arange(ids.shape[1], device=lm.device)[None] >= sizes[:, None]
+    return torch.cat(rows).masked_fill(beyond[:, None], float("nan"))
+
+
+def _context_texts(lm: LM, context: Context) -> EncodedTexts:
+    if isinstance(context, EncodedTexts):
+        if any(context.afters):
+            raise SoftlensError(
+                "Surprisal after a text needs texts that stand before the prompt, with nothing "
+                "after it. Encode them with the template '{text} {prompt}'."
+            )
+        return context
+    if context == "bos":
+        row: tuple[int, ...] = (lm.bos_id,)
+    elif context == "bos.":
+        row = (lm.bos_id, *lm.encode("."))
+    else:
+        raise SoftlensError(f"Got context {context!r}, wanted 'bos', 'bos.' or encoded texts.")
+    return EncodedTexts((row,), ((),), (context,), lm.cache)
+
+
+def _nats(
+    lm: LM, texts: EncodedTexts, fed: Tensor, sizes: Tensor, ids: Tensor
+) -> Float[Tensor, "contexts prompts length"]:
+    if lm.path == "plain" or fed.shape[1] + texts.longest > lm.fast_length:
+        afters = [()] * len(texts)
+        states = transformer.plain(lm.model, texts.befores, fed, sizes, afters)[0]
+    else:
+        prefix = texts.cache.prefix(texts.befores)
+        first = prefix.last_hidden[:, None, None].expand(-1, len(ids), 1, -1)
+        states = first
+        if fed.shape[1] > 1:
+            inner = transformer.after_texts(lm.model, prefix, fed[:, :-1])
+            states = torch.cat([first, inner], dim=2)
+    logits = lm.logits(states)
+    target = ids[None, :, :, None].expand(len(texts), -1, -1, -1)
+    return logits.logsumexp(dim=-1) - logits.gather(-1, target).squeeze(-1)
