@@ -45,7 +45,7 @@ figures: $(SETUP)  ## draw every figure into figures/
 	$(BIN)/python -m softlens.figures figures
 
 notebooks: $(SETUP)  ## run every notebook from its .py source and keep the outputs
-	$(BIN)/python -m softlens.notebooks notebooks
+	cd notebooks && for source in *.py; do ../$(BIN)/jupytext --quiet --to ipynb --execute $$source || exit 1; done
 
 lab: $(SETUP)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -22,7 +22,9 @@ from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts
 FOLD_TOKENS = 128
 
 Prompts = (
-    Float[Tensor, "prompts length hidden"] | Sequence[Float[Tensor, "_ hidden"]] | Sequence[Sequence[int]]
+    Float[Tensor, "prompts length hidden"]
+    | Sequence[Float[Tensor, "_ hidden"]]
+    | Sequence[Sequence[int]]
 )
 """Soft vectors (one tensor, or one for each prompt), or token ids; a length of 0 is empty."""
 
@@ -110,17 +112,17 @@ def as_vectors(
     """Prompts as padded vectors and their lengths, checked against the LM and the texts."""
     if not len(prompts):
         raise SoftlensError("Got no prompts, wanted at least one.")
-    if all(isinstance(prompt, Tensor) and prompt.is_floating_point() for prompt in prompts):
-        for prompt in prompts:
+    soft = [p for p in prompts if isinstance(p, Tensor) and p.is_floating_point()]
+    if len(soft) == len(prompts):
+        for prompt in soft:
             if prompt.ndim != 2 or prompt.shape[1] != lm.hidden_size:
                 raise SoftlensError(
                     f"Got prompt vectors of shape {tuple(prompt.shape)}, wanted (length, "
                     f"{lm.hidden_size}) for {lm.name!r}. Was the prompt trained on another LM?"
                 )
-        sizes = torch.tensor([len(prompt) for prompt in prompts], device=lm.device)
-        vectors = (
-            prompts if isinstance(prompts, Tensor) else pad_sequence(prompts, batch_first=True)
-        ).to(lm.device)
+        sizes = torch.tensor([len(prompt) for prompt in soft], device=lm.device)
+        whole = prompts if isinstance(prompts, Tensor) else pad_sequence(soft, batch_first=True)
+        vectors = whole.to(lm.device)
     else:
         rows = [[int(i) for i in row] for row in prompts]
         outside = sorted({i for row in rows for i in row if not 0 <= i < lm.vocab_size})

@@ -174,13 +174,14 @@ class LM:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The exact text of `ids`: nothing cleaned up, special tokens kept."""
-        return self.tokenizer.decode(
+        text = self.tokenizer.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+        return str(text)
 
     def token(self, index: int) -> str:
         """The text of one token; a piece of a character shows as U+FFFD."""
-        piece = self.tokenizer.convert_ids_to_tokens(int(index))
+        piece: Any = self.tokenizer.convert_ids_to_tokens(int(index))
         if piece is None:
             return f"<unused {index}>"
         text = self.decode([index])

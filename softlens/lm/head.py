@@ -1,5 +1,7 @@
 """The LM head in float32, on all tokens or only on the rows that are asked for."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -23,8 +25,9 @@ class Head:
     """
 
     def __init__(self, model: PreTrainedModel, embedding: Tensor) -> None:
-        layer = model.get_output_embeddings()
-        tied = layer.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+        layer: Any = model.get_output_embeddings()
+        inputs: Any = model.get_input_embeddings()
+        tied = layer.weight.data_ptr() == inputs.weight.data_ptr()
         self.weight = embedding if tied else layer.weight.detach().float()
         bias = getattr(layer, "bias", None)
         self.bias = None if bias is None else bias.detach().float()

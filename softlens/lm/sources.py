@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from softlens import files
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError, near
@@ -65,14 +65,18 @@ def load_lm(
         DamagedFileError: a file is truncated, or not what its checksum says.
     """
     if dtype not in DTYPES:
-        raise SoftlensError(f"Got dtype {dtype!r}, wanted one of {list(DTYPES)}.{near(dtype, DTYPES)}")
+        raise SoftlensError(
+            f"Got dtype {dtype!r}, wanted one of {list(DTYPES)}.{near(dtype, DTYPES)}"
+        )
     source = _find(str(name) if name is not None else _default())
     with _quiet():
         model, tokenizer = _open(source, DTYPES[dtype])
     try:
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as reason:
-        raise SoftlensError(f"Cannot put {source.name!r} on device {device!r}: {reason}") from reason
+        raise SoftlensError(
+            f"Cannot put {source.name!r} on device {device!r}: {reason}"
+        ) from reason
     return LM(model, tokenizer, name=source.name, cache_memory=cache_memory)
 
 
@@ -172,7 +176,7 @@ def _gguf(path: Path, name: str) -> _Source:
         # The weights are dequantised, but transformers still refuses to save a model so marked.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.hf_quantizer = None
+        model.hf_quantizer = None  # type: ignore[assignment]
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
         sums = {file.name: files.sha256(file) for file in sorted(Path(made).iterdir())}
@@ -221,21 +225,22 @@ def _hub(name: str) -> _Source:
     return _Source(name, name, local=False)
 
 
-# -- opening ----------------------------------------------------------------------------------------
+# -- opening --------------------------------------------------------------------------------------
 
 
 def _open(source: _Source, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(source.where)
-        if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
+        if not _is_causal(config):
             raise SoftlensError(
                 f"{source.name!r} is a {config.model_type!r} model, not a causal LM. softlens "
                 "reads prompts of causal LMs (GPT-2, Llama, Qwen, ...)."
             )
         tokenizer = AutoTokenizer.from_pretrained(source.where)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.where, config=config, dtype=dtype, output_loading_info=True
         )
+        model, found = loaded
     except SoftlensError:
         raise
     except Exception as reason:  # transformers has no common error; the words below name the cause
@@ -253,6 +258,13 @@ def _open(source: _Source, dtype: torch.dtype) -> tuple[Any, Any]:
         if not torch.isfinite(weight).all():
             raise DamagedFileError(f"{source.where}: the weight {key} holds NaN or infinity.")
     return model, tokenizer
+
+
+def _is_causal(config: Any) -> bool:
+    kind = type(config)
+    # BERT and its kin are listed as causal LMs too, for those who train them as decoders.
+    masked = kind in AutoModelForMaskedLM._model_mapping and not config.is_decoder
+    return kind in AutoModelForCausalLM._model_mapping and not (config.is_encoder_decoder or masked)
 
 
 def _hub_message(name: str, reason: Exception) -> str:
@@ -287,4 +299,4 @@ def _quiet() -> Iterator[None]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("%r", load_lm(*sys.argv[1:2]))
+    log.info("%r", load_lm(sys.argv[1] if sys.argv[1:] else None))

@@ -1,4 +1,4 @@
-"""Texts as an LM sees them: token rows around the prompt, and the memory of their keys and values."""
+"""Texts as an LM sees them: rows around the prompt, and the memory of their keys and values."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence

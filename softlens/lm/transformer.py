@@ -45,7 +45,9 @@ def grouped_attention(
     scale = dim**-0.5 if scaling is None else scaling
     # Heads of a group are neighbours, so they fold onto the query axis and share one matmul.
     folded = (query * scale).reshape(batch, groups, heads // groups * queries, dim)
-    scores = torch.matmul(folded, key.transpose(2, 3)).view(batch, groups, -1, queries, key.shape[2])
+    scores = torch.matmul(folded, key.transpose(2, 3)).view(
+        batch, groups, -1, queries, key.shape[2]
+    )
     if attention_mask is not None:
         scores = scores + attention_mask[:, :, None, :, : key.shape[2]]
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
@@ -89,10 +91,8 @@ class _FrozenLayer(DynamicLayer):
         self.dtype, self.device = keys.dtype, keys.device
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
-        return (
-            torch.cat([self.keys, key_states], dim=2),
-            torch.cat([self.values, value_states], dim=2),
-        )
+        past: tuple[Any, Any] = (self.keys, self.values)
+        return torch.cat([past[0], key_states], dim=2), torch.cat([past[1], value_states], dim=2)
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -215,7 +215,9 @@ def packed(
     inside = torch.arange(width, device=device)
     # Where prompts are shorter than the longest, their padding is hidden from the texts.
     hole = (inside[None, :] >= len(before) + prompt_lengths[:, None]) & (inside[None, :] < head)
-    visible = visible[None] & (~hole[:, None, None, :] | torch.eye(width, dtype=torch.bool, device=device))
+    visible = visible[None] & (
+        ~hole[:, None, None, :] | torch.eye(width, dtype=torch.bool, device=device)
+    )
     position = torch.where(
         segment[None] == 0,
         inside[None, None],

@@ -72,7 +72,9 @@ def test_scores_in_chunks_equal_scores_at_once(any_lm: LM, monkeypatch: pytest.M
     monkeypatch.setattr("softlens.lm.answers.CHUNK_TOKENS", 16)
     monkeypatch.setattr("softlens.lm.answers.FOLD_TOKENS", 6)
     scores = score_answers(any_lm, rows, texts, words)
-    torch.testing.assert_close(scores.log_probs, logits.log_softmax(-1)[..., words], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        scores.log_probs, logits.log_softmax(-1)[..., words], rtol=1e-4, atol=1e-5
+    )
     assert torch.equal(scores.top_ids, logits.argmax(-1))
 
 

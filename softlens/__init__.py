@@ -1,0 +1,51 @@
+"""Read soft prompts, and measure whether the reading can be trusted.
+
+    import softlens as sl
+
+    lm = sl.load_lm()                           # a frozen LM; "smollm2-135m", a folder, a hub id
+    task = sl.load_task("reviews")              # texts, labels, label words, a template
+    run = sl.tune(lm, task, length=5)           # a soft prompt, with its history and controls
+    sl.evaluate(lm, task, run.prompt)           # accuracy, label mass, loss
+    sl.nearest_tokens(lm, run.prompt, k=5)      # what its vectors are nearest to
+    sl.evaluate(lm, task, run.text)             # ... and whether that text does the same
+
+The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
+`softlens.prompts` (the data), `softlens.objectives` and `softlens.tuners` (training),
+`softlens.decode` (views), `softlens.evaluation` (measures), `softlens.plots`.
+"""
+
+from softlens.decode import NearestTokens, nearest_tokens
+from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
+from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
+from softlens.lm import LM, load_lm
+from softlens.plots import plot_controls, style
+from softlens.prompts import Prompt
+from softlens.runs import Run, RunConfig, load_run
+from softlens.tasks import Split, Task, load_task
+from softlens.tuners import tune
+
+__all__ = [
+    "LM",
+    "Controls",
+    "DamagedFileError",
+    "Evaluation",
+    "MissingExtraError",
+    "NearestTokens",
+    "Prompt",
+    "Run",
+    "RunConfig",
+    "SoftlensError",
+    "Split",
+    "Task",
+    "controls",
+    "evaluate",
+    "evaluate_all",
+    "load_lm",
+    "load_run",
+    "load_task",
+    "nearest_tokens",
+    "plot_controls",
+    "style",
+    "tune",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,237 @@
+"""How well a prompt does a task: accuracy, label mass, loss, and the controls beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from softlens.display import Result
+from softlens.errors import SoftlensError, near
+from softlens.lm import LM, AnswerScores, EncodedTexts, score_answers
+from softlens.prompts import Prompt
+from softlens.tasks import Split, Task, template_parts
+
+Scored = Literal["soft", "tokens", "text"]
+AnyPrompt = Prompt | str | None
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(Result):
+    """A prompt's performance on one split of a task. Accuracies and shares are in [0, 1]."""
+
+    accuracy: float
+    """Share of texts whose right label word is the most probable of the label words."""
+    accuracy_calibrated: float
+    """The same after each label word's mean log-probability on the training texts is subtracted."""
+    accuracy_vocab: float
+    """Share of texts whose right label word is the most probable of all tokens."""
+    label_mass: float
+    """Mean probability of all label words together; near 0, the prompt asks something else."""
+    loss: float
+    """Mean cross-entropy over the label words, nats."""
+    shares: dict[str, float]
+    """Share of texts predicted as each class."""
+    n: int
+    """Texts."""
+    split: str
+    """Which split they are from."""
+    scored: Scored
+    """What was fed to the LM: soft vectors, token ids, or a text's own tokens."""
+    prompt_text: str | None
+    """The prompt's text, None for a soft one."""
+    frame: pd.DataFrame = field(repr=False, compare=False)
+    """One row a text: ``text, label, predicted, p_label`` (the right word's share)."""
+
+    def summary(self) -> dict[str, float]:
+        """The numbers, without the table."""
+        keys = ("accuracy", "accuracy_calibrated", "accuracy_vocab", "label_mass", "loss")
+        return {key: getattr(self, key) for key in keys}
+
+    @property
+    def headline(self) -> str:
+        """One line for a terminal."""
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in self.shares.items())
+        what = {"soft": "soft vectors", "tokens": "token ids", "text": repr(self.prompt_text)}
+        return (
+            f"accuracy {self.accuracy:.3f} (calibrated {self.accuracy_calibrated:.3f}), "
+            f"label mass {self.label_mass:.3g}, loss {self.loss:.3f} nats on {self.n} "
+            f"{self.split} texts; predicted: {shares}; scored: {what[self.scored]}"
+        )
+
+
+def evaluate(
+    lm: LM, task: Task, prompt: AnyPrompt, *, split: str = "test", truncate: bool = False
+) -> Evaluation:
+    """How well `prompt` does `task` on one of its splits.
+
+    Args:
+        lm: the LM.
+        task: the task.
+        prompt: a `Prompt`; a text, encoded as it stands in the template; or None, the empty prompt.
+        split: "test", "dev" or "train". Select on dev, report on test.
+        truncate: shorten texts that exceed the LM's context, keeping their end.
+
+    Raises:
+        SoftlensError: an unknown split; a prompt of another LM; a text that is too long.
+    """
+    return evaluate_all(lm, task, [prompt], split=split, truncate=truncate)[0]
+
+
+def evaluate_all(
+    lm: LM,
+    task: Task,
+    prompts: Sequence[AnyPrompt],
+    *,
+    split: str = "test",
+    truncate: bool = False,
+) -> list[Evaluation]:
+    """`evaluate` for many prompts in one pass over the texts, which is much faster."""
+    if split not in SPLITS:
+        raise SoftlensError(f"Got split {split!r}, wanted one of {SPLITS}.{near(split, SPLITS)}")
+    vectors = [prompt_vectors(lm, task, prompt) for prompt in prompts]
+    words = torch.tensor(task.answer_ids(lm), device=lm.device)
+    reserve = max(len(v) for v in vectors)
+    texts = {
+        name: encode_split(lm, task, getattr(task, name), reserve=reserve, truncate=truncate)
+        for name in {split, "train"}
+    }
+    scores = score_answers(lm, vectors, texts[split], words)
+    train = scores if split == "train" else score_answers(lm, vectors, texts["train"], words)
+    prior = train.log_probs.mean(dim=1)
+    return [
+        _evaluation(task, prompt, lm, scores, prior, index, split, words)
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def encode_split(
+    lm: LM, task: Task, split: Split, *, reserve: int = 0, truncate: bool = False
+) -> EncodedTexts:
+    """A split's texts in the task's template, ready for the LM's primitives."""
+    return lm.encode_texts(task.template, split.texts, reserve=reserve, truncate=truncate)
+
+
+def prompt_vectors(lm: LM, task: Task, prompt: AnyPrompt) -> torch.Tensor:
+    """What the LM is fed for `prompt`, shape (length, hidden), after checking that it may be."""
+    if prompt is None:
+        return torch.empty(0, lm.hidden_size, device=lm.device)
+    if isinstance(prompt, str):
+        inside = bool(template_parts(task.template)[0])
+        return Prompt.from_text(lm, prompt, leading_space=inside).vectors.to(lm.device)
+    if not isinstance(prompt, Prompt):
+        raise SoftlensError(
+            f"Got a {type(prompt).__name__}, wanted a Prompt, a text, or None for the empty "
+            "prompt. Vectors become one with Prompt.soft(lm, vectors), ids with Prompt.from_ids."
+        )
+    prompt.check(lm)
+    return prompt.vectors.to(lm.device)
+
+
+def _evaluation(
+    task: Task,
+    prompt: AnyPrompt,
+    lm: LM,
+    scores: AnswerScores,
+    prior: torch.Tensor,
+    index: int,
+    split: str,
+    words: torch.Tensor,
+) -> Evaluation:
+    source = getattr(task, split)
+    labels = torch.tensor(source.labels)
+    log_probs = scores.log_probs[index]
+    predicted = log_probs.argmax(dim=1)
+    calibrated = (log_probs - prior[index]).argmax(dim=1)
+    among = log_probs.log_softmax(dim=1)
+    of_label = among[torch.arange(len(labels)), labels]
+    names = np.array(task.class_names)
+    frame = pd.DataFrame(
+        {
+            "text": source.texts,
+            "label": names[labels.numpy()],
+            "predicted": names[predicted.numpy()],
+            "p_label": of_label.exp().numpy(),
+        }
+    )
+    if isinstance(prompt, Prompt):
+        scored: Scored = "tokens" if prompt.is_hard else "soft"
+        text = prompt.text
+    else:
+        scored, text = "text", prompt or ""
+    right = words.cpu()[labels]
+    return Evaluation(
+        accuracy=float((predicted == labels).float().mean()),
+        accuracy_calibrated=float((calibrated == labels).float().mean()),
+        accuracy_vocab=float((scores.top_ids[index] == right).float().mean()),
+        label_mass=float(log_probs.exp().sum(dim=1).mean()),
+        loss=float(-of_label.mean()),
+        shares={
+            name: float((predicted == i).float().mean()) for i, name in enumerate(task.class_names)
+        },
+        n=len(labels),
+        split=split,
+        scored=scored,
+        prompt_text=text,
+        frame=frame,
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Controls(Result):
+    """What every accuracy is held against, on the test split."""
+
+    empty: Evaluation
+    """No prompt at all."""
+    random: tuple[Evaluation, ...]
+    """Prompts of the same length, of tokens drawn at random."""
+    readable: Evaluation | None
+    """The best of the task's readable prompts, chosen on dev; None where the task lists none."""
+    frame: pd.DataFrame = field(repr=False, compare=False)
+    """One row a control: ``control, text, accuracy, accuracy_calibrated, label_mass, loss``."""
+
+    def metrics(self) -> dict[str, float | str]:
+        """Flat numbers for `run.metrics`; those of random prompts are means."""
+        flat: dict[str, float | str] = {f"empty_{k}": v for k, v in self.empty.summary().items()}
+        for key in self.empty.summary():
+            flat[f"random_{key}"] = float(np.mean([e.summary()[key] for e in self.random]))
+        if self.readable is not None:
+            flat |= {f"readable_{k}": v for k, v in self.readable.summary().items()}
+            flat["readable_text"] = self.readable.prompt_text or ""
+        return flat
+
+
+RANDOM_PROMPTS = 5
+
+
+def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Controls:
+    """Empty prompt, random prompts of `length` tokens (mean of 5), best readable prompt.
+
+    They depend on the LM, the task and the length alone, so the LM remembers them.
+    """
+    key = ("controls", task, length, truncate)
+    if key in lm.memo:
+        return lm.memo[key]
+    generator = torch.Generator().manual_seed(0)
+    allowed = torch.tensor(
+        [i for i in range(lm.vocab_size) if i not in lm.special_ids | lm.unused_ids]
+    )
+    picked = torch.randint(len(allowed), (RANDOM_PROMPTS, length), generator=generator)
+    drawn = [Prompt.from_ids(lm, row) for row in allowed[picked].tolist()]
+    best: list[AnyPrompt] = []
+    if task.readable:
+        tried = evaluate_all(lm, task, task.readable, split="dev", truncate=truncate)
+        best = [max(tried, key=lambda e: (e.accuracy, -e.loss)).prompt_text]
+    found = evaluate_all(lm, task, [None, *drawn, *best], truncate=truncate)
+    readable = found[-1] if best else None
+    rows = [("empty", found[0]), *(("random", e) for e in found[1 : 1 + RANDOM_PROMPTS])]
+    if readable is not None:
+        rows.append(("readable", readable))
+    frame = pd.DataFrame(
+        [{"control": name, "text": e.prompt_text, **e.summary()} for name, e in rows]
+    )
+    lm.memo[key] = Controls(found[0], tuple(found[1 : 1 + RANDOM_PROMPTS]), readable, frame)
+    return lm.memo[key]

@@ -1,0 +1,114 @@
+"""The paper's figures, each from nothing to PDF, PNG, CSV and a caption.
+
+``python -m softlens.figures figures`` (``make figures``) draws them all.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from softlens import corpora, files, plots
+from softlens.decode import nearest_tokens
+from softlens.evaluation import Evaluation, controls, evaluate_all
+from softlens.lm import LM, available, load_lm
+from softlens.prompts import Prompt
+from softlens.runs import Run
+from softlens.tasks import Task, load_task
+from softlens.tuners import tune
+
+log = logging.getLogger(__name__)
+
+REAL_TASKS = ("reviews", "genre")
+
+
+def soft_and_nearest(
+    lm: LM, task: Task, seeds: Sequence[int], length: int = 5, progress: bool = True
+) -> tuple[pd.DataFrame, list[Run]]:
+    """Test accuracy of soft prompts, of their nearest tokens and texts, and of the controls.
+
+    Returns:
+        One row for each seed and thing scored (``task, scored, seed, accuracy,
+        accuracy_calibrated, label_mass, loss, text, seconds``; what no seed decides has seed -1),
+        and the runs.
+    """
+    rows: list[dict[str, object]] = []
+    runs = []
+
+    def add(scored: str, seed: int, result: Evaluation, text: str | None, seconds: float) -> None:
+        row = {"task": task.name, "scored": scored, "seed": seed, **result.summary()}
+        rows.append(row | {"text": text, "seconds": seconds})
+
+    for seed in seeds:
+        run = tune(lm, task, method="soft", length=length, seed=seed, progress=progress)
+        runs.append(run)
+        nearest = Prompt.from_ids(lm, nearest_tokens(lm, run.prompt, k=1).token_ids)
+        soft, tokens, text = evaluate_all(lm, task, [run.prompt, nearest, nearest.text])
+        add("soft prompt", seed, soft, None, float(run.metrics["seconds"]))
+        add("nearest tokens", seed, tokens, nearest.text, 0.0)
+        add("re-tokenised text", seed, text, nearest.text, 0.0)
+    beside = controls(lm, task, length)
+    if beside.readable is not None:
+        add("best readable", -1, beside.readable, beside.readable.prompt_text, 0.0)
+    for number, result in enumerate(beside.random):
+        add("random prompt", number, result, result.prompt_text, 0.0)
+    add("empty prompt", -1, beside.empty, "", 0.0)
+    return pd.DataFrame(rows), runs
+
+
+def soft_vs_nearest(
+    lm: LM, tasks: Sequence[Task], folder: Path, seeds: Sequence[int] = (0, 1, 2), length: int = 5
+) -> pd.DataFrame:
+    """Figure: a soft prompt that works, whose nearest tokens do not."""
+    frame = pd.concat(
+        [soft_and_nearest(lm, task, seeds, length)[0] for task in tasks], ignore_index=True
+    )
+    with plots.style():
+        axes = plots.plot_controls(frame)
+        plots.save(axes.figure, folder / "soft_vs_nearest", frame)
+        plt.close(axes.figure)
+    sizes = "; ".join(
+        f"{task.name}: {len(task.train)} training, {len(task.dev)} dev, {len(task.test)} test texts"
+        for task in tasks
+    )
+    caption = (
+        f"**A soft prompt that works, and its nearest tokens.** Test accuracy on {lm.name} "
+        f"({frame_dtype(lm)}) of soft prompts of length {length}, of the tokens nearest to them "
+        "(cosine), of those tokens' text encoded anew, and of the controls: the best of the "
+        "task's readable prompts (chosen on dev), random tokens and no prompt at all. "
+        f"Points are the {len(seeds)} seeds (random prompts: {len(controls(lm, tasks[0], length).random)} "
+        "draws); bars are means with 95% bootstrap intervals over them. What no seed decides has "
+        f"one point and no interval. {sizes}.\n"
+    )
+    files.write_atomic(folder / "soft_vs_nearest.md", caption.encode())
+    return frame
+
+
+def frame_dtype(lm: LM) -> str:
+    """The LM's type as a caption says it."""
+    return str(lm.dtype).removeprefix("torch.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw every figure that what is installed allows; say which are left out, and why."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the figures go")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each run (3)")
+    parser.add_argument("--dtype", default="bfloat16", help="of the real LM (bfloat16)")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not (available("smollm2-135m") and corpora.available()):
+        log.warning("Left out: soft_vs_nearest needs the real LM and its texts (`make real`).")
+        return
+    lm = load_lm("smollm2-135m", dtype=chosen.dtype)
+    tasks = [load_task(name) for name in REAL_TASKS]
+    frame = soft_vs_nearest(lm, tasks, chosen.folder, range(chosen.seeds))
+    means = frame.groupby(["task", "scored"], sort=False)[["accuracy", "label_mass"]].mean()
+    log.info("%s\n%s", chosen.folder / "soft_vs_nearest.{pdf,png,csv,md}", means.round(3))
+
+
+if __name__ == "__main__":
+    main()

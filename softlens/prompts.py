@@ -1,0 +1,153 @@
+"""Prompts: vectors that stand in the place of token embeddings, and the files they live in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from softlens import files
+from softlens.errors import DamagedFileError, SoftlensError
+from softlens.lm import LM
+
+
+class LMName(NamedTuple):
+    """Which LM a prompt belongs to."""
+
+    name: str
+    checksum: str
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """`length` vectors for one LM: *soft* if free, *hard* if they are rows of its embedding.
+
+    Raises:
+        SoftlensError: for vectors that are not (length, hidden) or not finite.
+    """
+
+    vectors: Float[Tensor, "length hidden"]
+    """Float32; what the LM is fed."""
+    lm: LMName
+    """Name and checksum of the LM the prompt is for."""
+    token_ids: tuple[int, ...] | None = None
+    """The tokens of a hard prompt, None for a soft one."""
+    text: str | None = None
+    """The text of a hard prompt, None for a soft one."""
+    start_ids: tuple[int, ...] | None = field(default=None)
+    """The token each position started from in training, None where that is not known."""
+
+    def __post_init__(self) -> None:
+        vectors = self.vectors.detach().to("cpu", torch.float32)
+        if vectors.ndim != 2:
+            raise SoftlensError(
+                f"Got prompt vectors of shape {tuple(vectors.shape)}, wanted (length, hidden)."
+            )
+        bad = (~torch.isfinite(vectors)).any(dim=1).nonzero().flatten().tolist()
+        if bad:
+            raise SoftlensError(
+                f"The prompt holds NaN or infinity at position {bad[0]}. Was the training stopped "
+                "by a loss that was not a number? Lower the learning rate."
+            )
+        object.__setattr__(self, "vectors", vectors)
+
+    @classmethod
+    def from_text(cls, lm: LM, text: str, leading_space: bool = True) -> "Prompt":
+        """A hard prompt: the embedding rows of `text`, encoded as it stands inside a sentence."""
+        ids = lm.encode(text, leading_space=leading_space)
+        if not ids:
+            raise SoftlensError(f"The text {text!r} has no tokens. Use None for the empty prompt.")
+        return cls.from_ids(lm, ids)
+
+    @classmethod
+    def from_ids(cls, lm: LM, ids: Sequence[int]) -> "Prompt":
+        """A hard prompt from token ids."""
+        ids = tuple(int(i) for i in ids)
+        outside = [i for i in ids if not 0 <= i < lm.vocab_size]
+        if outside:
+            raise SoftlensError(
+                f"Got token ids {outside[:5]}, wanted 0 to {lm.vocab_size - 1}, the rows of the "
+                f"embedding of {lm.name!r}."
+            )
+        name = LMName(lm.name, lm.checksum)
+        return cls(lm.embed(ids), name, token_ids=ids, text=lm.decode(ids))
+
+    @classmethod
+    def soft(
+        cls, lm: LM, vectors: Float[Tensor, "length hidden"], start_ids: Sequence[int] | None = None
+    ) -> "Prompt":
+        """A soft prompt for `lm` from free vectors."""
+        started = None if start_ids is None else tuple(int(i) for i in start_ids)
+        prompt = cls(vectors, LMName(lm.name, lm.checksum), start_ids=started)
+        prompt.check(lm)
+        return prompt
+
+    @property
+    def length(self) -> int:
+        """Positions."""
+        return self.vectors.shape[0]
+
+    @property
+    def is_hard(self) -> bool:
+        """True where the vectors are rows of the embedding and have token ids."""
+        return self.token_ids is not None
+
+    def __repr__(self) -> str:
+        what = repr(self.text) if self.is_hard else "soft"
+        return f"Prompt({what}, {self.length} x {self.vectors.shape[1]}, for {self.lm.name!r})"
+
+    def check(self, lm: LM) -> None:
+        """Raise `SoftlensError` unless this prompt was made for `lm`."""
+        if self.vectors.shape[1] != lm.hidden_size:
+            raise SoftlensError(
+                f"The prompt has shape {tuple(self.vectors.shape)}, but {lm.name!r} takes vectors "
+                f"of width {lm.hidden_size}: it was made for {self.lm.name!r}. Load that LM."
+            )
+        if self.lm.checksum != lm.checksum:
+            raise SoftlensError(
+                f"The prompt was made for {self.lm.name!r} (checksum {self.lm.checksum}), and this "
+                f"is {lm.name!r} (checksum {lm.checksum}). Load the LM it was made for; a text can "
+                "be carried over with Prompt.from_text(lm, prompt.text)."
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file: the vectors, with everything else in its metadata."""
+        metadata = {"format": "softlens.prompt", "lm": self.lm.name, "checksum": self.lm.checksum}
+        tensors = {"vectors": self.vectors.contiguous()}
+        if self.token_ids is not None:
+            tensors["token_ids"] = torch.tensor(self.token_ids)
+            metadata["text"] = self.text or ""
+        if self.start_ids is not None:
+            tensors["start_ids"] = torch.tensor(self.start_ids)
+        path = Path(path)
+        files.write_atomic(path, save(tensors, metadata))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Prompt":
+        """Read what `save` wrote; it opens without the LM."""
+        if not Path(path).is_file():
+            raise SoftlensError(f"No prompt at {path}. Check the path.")
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            name = LMName(metadata["lm"], metadata["checksum"])
+            vectors = tensors["vectors"]
+        except (SafetensorError, KeyError) as reason:
+            raise DamagedFileError(
+                f"{path} is damaged, or no prompt of softlens ({type(reason).__name__}: {reason})."
+            ) from reason
+        ids, starts = tensors.get("token_ids"), tensors.get("start_ids")
+        return cls(
+            vectors,
+            name,
+            token_ids=None if ids is None else tuple(ids.tolist()),
+            text=None if ids is None else metadata["text"],
+            start_ids=None if starts is None else tuple(starts.tolist()),
+        )

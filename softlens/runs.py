@@ -1,0 +1,124 @@
+"""A run: one tuning with its prompt, config, history and measures, and its folder."""
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from softlens import files
+from softlens.display import Result
+from softlens.errors import DamagedFileError, SoftlensError
+from softlens.prompts import Prompt
+
+VERSION = 1
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a run's result; equal configs on one machine give equal bits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lm: str = Field(description="name of the LM")
+    lm_checksum: str = Field(description="its checksum")
+    dtype: str = Field(description="what the LM computes in")
+    task: str = Field(description="name of the task")
+    template: str = Field(description="where text and prompt stand")
+    label_words: tuple[str, ...] = Field(description="the word that answers for each class")
+    texts: tuple[int, int, int] = Field(description="texts in train, dev and test")
+    method: str = Field(description="name of the tuner")
+    length: int = Field(description="positions of the prompt")
+    proxies: dict[str, float] = Field(description="weight of each proxy of interpretability")
+    steps: int = Field(description="update steps at most")
+    seed: int = Field(description="of the start and of the order of texts")
+    options: dict[str, Any] = Field(description="the method's own options, all of them")
+    version: int = Field(default=VERSION, description="of the meaning of these fields")
+
+
+@dataclass(frozen=True, repr=False)
+class Run(Result):
+    """One tuning. It opens without the LM."""
+
+    prompt: Prompt
+    """The best iterate on the dev split."""
+    text: str
+    """The prompt's text; of a soft prompt, its nearest tokens."""
+    config: RunConfig
+    history: pd.DataFrame = field(repr=False, compare=False)
+    """One row a step: ``step, objective, task_loss, <each proxy>, grad_norm_task, ...,
+    tokens_changed, accuracy_dev, loss_dev``; losses in nats."""
+    metrics: dict[str, float | str]
+    """Test accuracies with their controls, label mass, loss, seconds, and how it ended."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The metrics as a table."""
+        return pd.DataFrame({"value": self.metrics}).rename_axis("metric").reset_index()
+
+    @property
+    def headline(self) -> str:
+        """One line for a terminal."""
+        c, m = self.config, self.metrics
+        readable = f", best readable {m['readable_accuracy']:.3f}" if "readable_text" in m else ""
+        return (
+            f"{c.method} prompt of {c.length} for {c.task!r} on {c.lm!r}, seed {c.seed}: "
+            f"test accuracy {m['accuracy']:.3f} (empty {m['empty_accuracy']:.3f}, "
+            f"random {m['random_accuracy']:.3f}{readable}), {m['ended']} after "
+            f"{m['steps']} steps and {m['seconds']:.0f} s; reads {self.text!r}"
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the run into `folder`; `run.json` comes last, so that a half-written run has none.
+
+        Raises:
+            SoftlensError: if the folder cannot be written; the run in memory is unharmed.
+        """
+        folder = Path(folder)
+        buffer = io.BytesIO()
+        self.history.to_parquet(buffer, index=False)
+        try:
+            self.prompt.save(folder / "prompt.safetensors")
+            files.write_atomic(folder / "history.parquet", buffer.getvalue())
+            record = {
+                "config": self.config.model_dump(mode="json"),
+                "text": self.text,
+                "metrics": self.metrics,
+            }
+            files.write_json(folder / "run.json", record)
+        except OSError as reason:
+            raise SoftlensError(
+                f"Cannot save the run into {folder}: {reason.strerror or reason}. The run is still "
+                "in memory; free some space or save it into a folder you may write to."
+            ) from reason
+        return folder
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run that `Run.save` wrote; no LM is needed.
+
+    Raises:
+        SoftlensError: if there is no complete run in `folder`.
+        DamagedFileError: if a file of it is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "run.json").is_file():
+        raise SoftlensError(f"No run in {folder}: it has no run.json. Check the path.")
+    try:
+        record = json.loads((folder / "run.json").read_text())
+        return Run(
+            prompt=Prompt.load(folder / "prompt.safetensors"),
+            text=record["text"],
+            config=RunConfig(**record["config"]),
+            history=pd.read_parquet(folder / "history.parquet"),
+            metrics=record["metrics"],
+        )
+    except (ValueError, KeyError, OSError, ValidationError) as reason:
+        if isinstance(reason, DamagedFileError):
+            raise
+        raise DamagedFileError(
+            f"The run in {folder} is damaged: {type(reason).__name__}: {str(reason)[:200]}. "
+            "Tune it again from its config, if run.json still has it."
+        ) from reason

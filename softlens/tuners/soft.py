@@ -1,0 +1,108 @@
+"""Soft prompt tuning: gradient descent on free vectors in the place of token embeddings.
+
+Lester, Al-Rfou, Constant (2021), "The Power of Scale for Parameter-Efficient Prompt Tuning",
+arXiv 2104.08691. Deviations: Adam instead of Adafactor, and the best iterate on dev is kept.
+"""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from softlens.errors import SoftlensError
+from softlens.lm import EncodedTexts
+from softlens.objectives import TaskLoss, task_loss
+from softlens.prompts import Prompt
+from softlens.tuners.base import Problem, TunerOptions
+
+
+class SoftOptions(TunerOptions):
+    """Options of soft prompt tuning."""
+
+    learning_rate: float = Field(default=0.03, gt=0, description="of Adam")
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="of the learning rate over the steps"
+    )
+    loss: TaskLoss = Field(default="labels", description="cross-entropy over these words")
+    init: Literal["vocabulary", "text", "noise"] = Field(
+        default="vocabulary", description="random rows of the embedding, a text's rows, or noise"
+    )
+    init_text: str | None = Field(
+        default=None, description="the text to start from; implies 'text'"
+    )
+
+
+class SoftTuner:
+    """Adam on `length` float32 vectors."""
+
+    Options: ClassVar[type[TunerOptions]] = SoftOptions
+
+    def __init__(self, problem: Problem, options: SoftOptions, steps: int, seed: int) -> None:
+        self.problem, self.options, self.steps = problem, options, steps
+        start, self.start_ids = _start(problem, options, seed)
+        self._vectors = start.clone().requires_grad_()
+        self._adam = torch.optim.Adam([self._vectors], lr=options.learning_rate)
+        decay = (
+            (lambda t: 0.5 * (1 + math.cos(math.pi * t / steps)))
+            if (options.schedule == "cosine")
+            else (lambda t: 1.0)
+        )
+        self._rate = torch.optim.lr_scheduler.LambdaLR(self._adam, decay)
+
+    def step(self, texts: EncodedTexts, labels: Tensor) -> dict[str, float]:
+        """One step of Adam down the task loss."""
+        p = self.problem
+        loss = task_loss(p.lm, self._vectors[None], texts, labels, p.words, self.options.loss)[0]
+        (self._vectors.grad,) = torch.autograd.grad(loss, self._vectors)
+        norm = float(self._vectors.grad.norm())
+        self._adam.step()
+        self._rate.step()
+        nats = float(loss.detach())
+        return {"objective": nats, "task_loss": nats, "grad_norm_task": norm}
+
+    @property
+    def vectors(self) -> Tensor:
+        """The current vectors."""
+        return self._vectors.detach()
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The nearest tokens by cosine, special and unused ones left out."""
+        return nearest_ids(self.problem, self.vectors)
+
+    def prompt(self, vectors: Tensor) -> Prompt:
+        """A soft prompt that knows where it started."""
+        return Prompt.soft(self.problem.lm, vectors, self.start_ids)
+
+
+def nearest_ids(problem: Problem, vectors: Tensor) -> list[int]:
+    """Nearest allowed token of each vector by cosine."""
+    from softlens.decode import nearest_tokens
+
+    return list(nearest_tokens(problem.lm, vectors, k=1).token_ids)
+
+
+def _start(problem: Problem, options: SoftOptions, seed: int) -> tuple[Tensor, list[int] | None]:
+    lm, length = problem.lm, problem.length
+    generator = torch.Generator().manual_seed(seed)
+    if options.init_text is not None or options.init == "text":
+        if options.init_text is None:
+            raise SoftlensError("Got init='text' without a text. Pass init_text='...'.")
+        ids = lm.encode(options.init_text, leading_space=True)
+        if len(ids) != length:
+            raise SoftlensError(
+                f"init_text {options.init_text!r} has {len(ids)} tokens "
+                f"({[lm.token(i) for i in ids]}), but the length is {length}. Make them equal."
+            )
+        return lm.embed(ids), ids
+    if options.init == "noise":
+        rows = lm.embedding
+        noise = torch.randn(length, lm.hidden_size, generator=generator).to(lm.device)
+        return rows.mean(dim=0) + noise * rows.std(dim=0), None
+    allowed = torch.tensor(
+        [i for i in range(lm.vocab_size) if i not in lm.special_ids | lm.unused_ids]
+    )
+    picked = allowed[torch.randint(len(allowed), (length,), generator=generator)]
+    return lm.embed(picked.tolist()), picked.tolist()

