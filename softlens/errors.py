@@ -9,7 +9,7 @@ class SoftlensError(ValueError):
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency, or a file it brings, is not installed; the message says what to type."""
+    """An optional dependency, or a file it brings, is not there; the message says what to type."""
 
 
 class DamagedFileError(OSError):

@@ -12,7 +12,8 @@ from softlens.display import Result
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM, AnswerScores, EncodedTexts, score_answers
 from softlens.prompts import Prompt
-from softlens.tasks import Split, Task, template_parts
+from softlens.tasks import Split, Task
+from softlens.templates import template_parts
 
 Scored = Literal["soft", "tokens", "text"]
 AnyPrompt = Prompt | str | None

@@ -13,7 +13,7 @@ import pandas as pd
 
 from softlens import corpora, files, plots
 from softlens.decode import nearest_tokens
-from softlens.evaluation import Evaluation, controls, evaluate_all
+from softlens.evaluation import RANDOM_PROMPTS, Evaluation, controls, evaluate_all
 from softlens.lm import LM, available, load_lm
 from softlens.prompts import Prompt
 from softlens.runs import Run
@@ -25,47 +25,48 @@ log = logging.getLogger(__name__)
 REAL_TASKS = ("reviews", "genre")
 
 
-def soft_and_nearest(
-    lm: LM, task: Task, seeds: Sequence[int], length: int = 5, progress: bool = True
-) -> tuple[pd.DataFrame, list[Run]]:
+def soft_and_nearest(lm: LM, task: Task, runs: Sequence[Run]) -> pd.DataFrame:
     """Test accuracy of soft prompts, of their nearest tokens and texts, and of the controls.
 
     Returns:
-        One row for each seed and thing scored (``task, scored, seed, accuracy,
-        accuracy_calibrated, label_mass, loss, text, seconds``; what no seed decides has seed -1),
-        and the runs.
+        One row for each run and thing scored: ``task, scored, seed, accuracy,
+        accuracy_calibrated, accuracy_vocab, label_mass, loss, text, seconds``. Controls do not
+        depend on a seed: they have one row, random prompts one for each draw.
     """
     rows: list[dict[str, object]] = []
-    runs = []
 
-    def add(scored: str, seed: int, result: Evaluation, text: str | None, seconds: float) -> None:
+    def add(scored: str, seed: int, result: Evaluation, seconds: float = float("nan")) -> None:
         row = {"task": task.name, "scored": scored, "seed": seed, **result.summary()}
-        rows.append(row | {"text": text, "seconds": seconds})
+        rows.append(row | {"text": result.prompt_text, "seconds": seconds})
 
-    for seed in seeds:
-        run = tune(lm, task, method="soft", length=length, seed=seed, progress=progress)
-        runs.append(run)
+    for run in runs:
         nearest = Prompt.from_ids(lm, nearest_tokens(lm, run.prompt, k=1).token_ids)
         soft, tokens, text = evaluate_all(lm, task, [run.prompt, nearest, nearest.text])
-        add("soft prompt", seed, soft, None, float(run.metrics["seconds"]))
-        add("nearest tokens", seed, tokens, nearest.text, 0.0)
-        add("re-tokenised text", seed, text, nearest.text, 0.0)
-    beside = controls(lm, task, length)
+        seed = run.config.seed
+        add("soft prompt", seed, soft, float(run.metrics["seconds"]))
+        add("nearest tokens", seed, tokens)
+        add("re-tokenised text", seed, text)
+    beside = controls(lm, task, runs[0].config.length)
     if beside.readable is not None:
-        add("best readable", -1, beside.readable, beside.readable.prompt_text, 0.0)
+        add("best readable", 0, beside.readable)
     for number, result in enumerate(beside.random):
-        add("random prompt", number, result, result.prompt_text, 0.0)
-    add("empty prompt", -1, beside.empty, "", 0.0)
-    return pd.DataFrame(rows), runs
+        add("random prompt", number, result)
+    add("empty prompt", 0, beside.empty)
+    return pd.DataFrame(rows)
 
 
 def soft_vs_nearest(
     lm: LM, tasks: Sequence[Task], folder: Path, seeds: Sequence[int] = (0, 1, 2), length: int = 5
 ) -> pd.DataFrame:
     """Figure: a soft prompt that works, whose nearest tokens do not."""
-    frame = pd.concat(
-        [soft_and_nearest(lm, task, seeds, length)[0] for task in tasks], ignore_index=True
-    )
+    parts = []
+    for task in tasks:
+        runs = []
+        for seed in seeds:
+            runs.append(tune(lm, task, method="soft", length=length, seed=seed))
+            log.info("%s", runs[-1].headline)
+        parts.append(soft_and_nearest(lm, task, runs))
+    frame = pd.concat(parts, ignore_index=True)
     with plots.style():
         axes = plots.plot_controls(frame)
         plots.save(axes.figure, folder / "soft_vs_nearest", frame)
@@ -78,10 +79,10 @@ def soft_vs_nearest(
         f"**A soft prompt that works, and its nearest tokens.** Test accuracy on {lm.name} "
         f"({frame_dtype(lm)}) of soft prompts of length {length}, of the tokens nearest to them "
         "(cosine), of those tokens' text encoded anew, and of the controls: the best of the "
-        "task's readable prompts (chosen on dev), random tokens and no prompt at all. "
-        f"Points are the {len(seeds)} seeds (random prompts: {len(controls(lm, tasks[0], length).random)} "
-        "draws); bars are means with 95% bootstrap intervals over them. What no seed decides has "
-        f"one point and no interval. {sizes}.\n"
+        "task's readable prompts (chosen on dev), random tokens and no prompt at all. Points are "
+        f"the {len(seeds)} seeds (random prompts: {RANDOM_PROMPTS} draws); bars are means with "
+        "95% bootstrap intervals over them. The best readable and the empty prompt depend on no "
+        f"seed and have one point. {sizes}.\n"
     )
     files.write_atomic(folder / "soft_vs_nearest.md", caption.encode())
     return frame

@@ -1,4 +1,4 @@
-"""Tiny LMs built from a config, with tokenizers trained on a few sentences: offline, in a second."""
+"""Tiny LMs built from a config, with a tokenizer trained on a few sentences: offline, quick."""
 
 import os
 
@@ -26,8 +26,13 @@ from softlens.tasks import Split, Task
 
 torch.set_num_threads(1)
 
-WORDS = "the a film was great terrible good bad and dull bright it overall in short story plot".split()
-SENTENCES = [" ".join((first, second, third)) for first in WORDS for second in WORDS for third in WORDS]
+WORDS = (
+    "the", "a", "film", "was", "great", "terrible", "good", "bad", "and", "dull",
+    "bright", "it", "overall", "in", "short", "story", "plot",
+)  # fmt: skip
+SENTENCES = [
+    " ".join((first, second, third)) for first in WORDS for second in WORDS for third in WORDS
+]
 
 _COMMON = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 0}
 _LLAMA = _COMMON | {

@@ -16,6 +16,7 @@ from softlens.errors import SoftlensError
 from softlens.lm import parity, transformer
 from softlens.lm.head import Head
 from softlens.lm.texts import EncodedTexts, KeyValueCache, encode_texts
+from softlens.templates import template_parts
 
 log = logging.getLogger(__name__)
 
@@ -201,8 +202,6 @@ class LM:
         truncate: bool = False,
     ) -> EncodedTexts:
         """Texts in a template, ready for the two primitives; see `softlens.lm.texts`."""
-        from softlens.tasks import template_parts
-
         return encode_texts(
             texts,
             template_parts(template),

@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 
 # Largest relative errors that pass: of a layout against the plain forward with the same attention,
 # and of one attention against another. With 8 bits, two correct attentions differ by .3 in the
-# gradient after 30 layers (so do transformers' own); a wrong mask or position differs by .9 or more.
+# gradient after 30 layers (so do transformers' own); a wrong mask or position differs by .9 or
+# more.
 TOLERANCE = {
     torch.float64: (1e-8, 1e-8),
     torch.float32: (1e-4, 1e-4),
@@ -26,8 +27,8 @@ def choose_path(model: PreTrainedModel, bos_id: int, name: str) -> tuple[str, fl
     """Try the fast layouts with grouped, then with the model's own attention; else stay plain.
 
     Returns:
-        ``("fast", worst relative error of the layouts)`` or ``("plain", nan)``. The attention that was chosen
-        is left in place on the model; a log line says so when the plain path is used.
+        ``("fast", worst relative error of the layouts)`` or ``("plain", nan)``. The attention
+        that was chosen is left in place on the model; a log line says so when the path is plain.
     """
     own = model.config._attn_implementation
     reference = _reference(model, bos_id)
