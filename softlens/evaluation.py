@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from softlens.display import Result
+from softlens.display import Result, visible
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM, AnswerScores, EncodedTexts, score_answers
 from softlens.prompts import Prompt
@@ -51,6 +51,11 @@ class Evaluation(Result):
         """The numbers, without the table."""
         keys = ("accuracy", "accuracy_calibrated", "accuracy_vocab", "label_mass", "loss")
         return {key: getattr(self, key) for key in keys}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The numbers in one row; the texts stay in `frame`."""
+        return visible(pd.DataFrame([self.summary()]))
 
     @property
     def headline(self) -> str:
@@ -193,6 +198,11 @@ class Controls(Result):
     """The best of the task's readable prompts, chosen on dev; None where the task lists none."""
     frame: pd.DataFrame = field(repr=False, compare=False)
     """One row a control: ``control, text, accuracy, accuracy_calibrated, label_mass, loss``."""
+
+    @property
+    def headline(self) -> str:
+        """One line for a terminal."""
+        return f"controls on {self.empty.n} test texts (accuracy in [0, 1], loss in nats)"
 
     def metrics(self) -> dict[str, float | str]:
         """Flat numbers for `run.metrics`; those of random prompts are means."""

@@ -68,9 +68,10 @@ def soft_vs_nearest(
         parts.append(soft_and_nearest(lm, task, runs))
     frame = pd.concat(parts, ignore_index=True)
     with plots.style():
-        axes = plots.plot_controls(frame)
-        plots.save(axes.figure, folder / "soft_vs_nearest", frame)
-        plt.close(axes.figure)
+        figure, axes = plt.subplots(figsize=(1.6 + 2.4 * len(tasks), 3.0))
+        plots.plot_controls(frame, axes)
+        plots.save(figure, folder / "soft_vs_nearest", frame)
+        plt.close(figure)
     sizes = "; ".join(
         f"{task.name}: {len(task.train)} training, {len(task.dev)} dev, {len(task.test)} test texts"
         for task in tasks

@@ -70,6 +70,12 @@ class Run(Result):
             f"{m['steps']} steps and {m['seconds']:.0f} s; reads {self.text!r}"
         )
 
+    def plot(self, ax: Any = None) -> Any:
+        """Task loss, accuracy on dev and tokens changed over the steps; three Axes."""
+        from softlens.plots import plot_history
+
+        return plot_history(self.history, self.config.length, ax)
+
     def save(self, folder: str | Path) -> Path:
         """Write the run into `folder`; `run.json` comes last, so that a half-written run has none.
 

@@ -1,0 +1,206 @@
+"""Pictures of results: one style sheet, and functions that draw tables and need no LM."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from softlens import files
+from softlens.display import show_plot
+from softlens.errors import SoftlensError
+from softlens.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from softlens.decode import NearestTokens
+
+# Okabe and Ito's colours, told apart by the colour-blind; shapes say the same without colour.
+COLOURS = {
+    "soft prompt": "#0072B2",
+    "nearest tokens": "#D55E00",
+    "re-tokenised text": "#E69F00",
+    "best readable": "#009E73",
+    "random prompt": "#7F7F7F",
+    "empty prompt": "#000000",
+}
+MARKERS = dict(zip(COLOURS, "osDP^X", strict=True))
+_RC = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+    "savefig.bbox": "tight",
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of every softlens figure, for the block: fonts embedded, colour-blind safe."""
+    with sns.axes_style("ticks"), mpl.rc_context(_RC):
+        yield
+
+
+def save(figure: Figure, path: Path, frame: pd.DataFrame | None = None) -> list[Path]:
+    """Write `figure` as PDF and PNG and `frame`, what is drawn, as CSV, each whole or not at all.
+
+    Args:
+        figure: what to write.
+        path: where, without a suffix.
+        frame: the numbers in the picture.
+    """
+    written = []
+    # Without a date the same picture is the same bytes.
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+        buffer = io.BytesIO()
+        with mpl.rc_context(_RC):
+            figure.savefig(buffer, format=suffix[1:], metadata=metadata)
+        written.append(path.with_suffix(suffix))
+        files.write_atomic(written[-1], buffer.getvalue())
+    if frame is not None:
+        written.append(path.with_suffix(".csv"))
+        files.write_atomic(written[-1], frame.to_csv(index=False).encode())
+    return written
+
+
+def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Accuracy of a soft prompt, of its readings and of the controls, for each task.
+
+    Args:
+        frame: ``task, scored, seed, accuracy``, as `softlens.figures.soft_and_nearest` gives it.
+        ax: where to draw; a new figure unless given.
+
+    Returns:
+        The Axes: a point for each seed, and a bar with its 95% bootstrap interval for the mean.
+    """
+    if frame.empty:
+        raise SoftlensError("Got an empty table, wanted rows of task, scored, seed and accuracy.")
+    tasks = list(dict.fromkeys(frame["task"]))
+    names = [name for name in COLOURS if name in set(frame["scored"])]
+    with style():
+        if ax is None:
+            _, ax = plt.subplots(figsize=(1.6 + 2.4 * len(tasks), 3.0))
+        summary = mean_interval(frame, ["task", "scored"], "accuracy")
+        width = 0.8 / len(names)
+        for row in summary.itertuples():
+            middle = (
+                tasks.index(row.task) + (names.index(row.scored) - (len(names) - 1) / 2) * width
+            )
+            colour = COLOURS[row.scored]
+            ax.bar(middle, row.mean, width * 0.86, color=colour, alpha=0.25, edgecolor=colour)
+            if np.isfinite(row.low):
+                ax.plot([middle] * 2, [row.low, row.high], color=colour, lw=1.6)
+            points = frame[(frame["task"] == row.task) & (frame["scored"] == row.scored)][
+                "accuracy"
+            ]
+            spread = np.linspace(-0.2, 0.2, len(points)) * width if len(points) > 1 else [0.0]
+            ax.scatter(
+                middle + np.asarray(spread),
+                points,
+                s=16,
+                color=colour,
+                marker=MARKERS[scored],
+                edgecolor="white",
+                linewidth=0.4,
+                zorder=3,
+                label=scored if task == tasks[0] else None,
+            )
+            ax.annotate(
+                f"{mean:.2f}",
+                (middle, 0.012),
+                ha="center",
+                fontsize=6.5,
+                rotation=90,
+                va="bottom",
+            )
+        ax.set_xticks(range(len(tasks)), tasks)
+        ax.set_ylim(0, 1)
+        ax.set_ylabel("test accuracy (share of texts)")
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="what is scored")
+        sns.despine(ax=ax)
+    return ax
+
+
+def plot_nearest(nearest: "NearestTokens", ax: Axes | None = None) -> Axes:
+    """Position x rank: each cell a token, coloured and labelled by its score."""
+    scores = nearest.frame.pivot(index="rank", columns="position", values="score")
+    tokens = nearest.frame.pivot(index="rank", columns="position", values="token")
+    starts = nearest.frame[nearest.frame["rank"] == 1].set_index("position")["start_token"]
+    with style():
+        if ax is None:
+            size = (1.6 + 1.1 * scores.shape[1], 0.9 + 0.42 * scores.shape[0])
+            _, ax = plt.subplots(figsize=size)
+        # Near is dark whichever way the metric runs.
+        palette = "Blues_r" if nearest.metric == "l2" else "Blues"
+        image = ax.imshow(scores.to_numpy(), cmap=palette, aspect="auto")
+        for row, column in np.ndindex(scores.shape):
+            score = float(scores.to_numpy()[row, column])
+            shade = float(image.norm(score))
+            ax.text(
+                column,
+                row,
+                f"{show_plot(str(tokens.iat[row, column]))}\n{score:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white"
+                if (1 - shade if nearest.metric == "l2" else shade) > 0.6
+                else "black",
+                linespacing=1.0,
+            )
+        labels = [
+            f"{position}" if start is None else f"{position}\nfrom {show_plot(start)}"
+            for position, start in starts.items()
+        ]
+        ax.set_xticks(range(len(labels)), labels, fontsize=7.5)
+        ax.set_yticks(range(len(scores)), scores.index)
+        ax.set_xlabel("prompt position")
+        ax.set_ylabel("rank of the token")
+        ax.tick_params(length=0)
+        sns.despine(ax=ax, left=True, bottom=True)
+        unit = {"cosine": "cosine", "l2": "Euclidean distance", "dot": "dot product"}
+        ax.figure.colorbar(image, ax=ax, label=unit[nearest.metric], fraction=0.05, pad=0.02)
+    return ax
+
+
+def plot_history(history: pd.DataFrame, length: int, ax: Any = None) -> np.ndarray:
+    """Training: task loss, accuracy on dev and tokens changed since the start, over the steps.
+
+    Args:
+        history: `run.history`.
+        length: positions of the prompt.
+        ax: three Axes, one under the other; a new figure unless given.
+    """
+    with style():
+        if ax is None:
+            _, ax = plt.subplots(3, 1, figsize=(5.2, 4.2), sharex=True)
+        loss, accuracy, changed = axes = np.asarray(ax).ravel()
+        loss.plot(history["step"], history["task_loss"], color="#0072B2", lw=1)
+        loss.set_ylabel("task loss\n(nats)")
+        seen = history.dropna(subset="accuracy_dev")
+        accuracy.plot(seen["step"], seen["accuracy_dev"], "o-", color="#009E73", ms=4, lw=1)
+        accuracy.set_ylim(0, 1)
+        accuracy.set_ylabel("accuracy\non dev")
+        changed.step(history["step"], history["tokens_changed"], color="#D55E00", where="post")
+        changed.set_ylim(-0.2, length + 0.2)
+        changed.set_ylabel(f"nearest tokens\nchanged (of {length})")
+        changed.set_xlabel("step")
+        for panel in axes:
+            sns.despine(ax=panel)
+        axes[0].figure.align_ylabels()
+    return axes
