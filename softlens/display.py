@@ -34,11 +34,6 @@ def show_html(text: str) -> str:
     return html.escape(show(text), quote=True)
 
 
-def show_plot(text: str) -> str:
-    """The same, with `$` escaped, which matplotlib would read as mathematics."""
-    return show(text).strip("\u2068\u2069").replace("$", r"\$")
-
-
 def _visible(character: str) -> str:
     if character in MARKS:
         return MARKS[character]

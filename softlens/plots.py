@@ -11,11 +11,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from softlens import files
-from softlens.display import show_plot
+from softlens.display import show
 from softlens.errors import SoftlensError
 from softlens.statistics import mean_interval
 
@@ -32,7 +33,7 @@ COLOURS = {
     "empty prompt": "#000000",
 }
 MARKERS = dict(zip(COLOURS, "osDP^X", strict=True))
-_RC = {
+_RC: Any = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
@@ -47,6 +48,17 @@ _RC = {
     "axes.grid": False,
     "legend.frameon": False,
 }
+
+
+def show_plot(text: str) -> str:
+    r"""`text` as matplotlib can draw it: made visible by `show`, and inert.
+
+    `$` would start mathematics, and a letter that the font lacks would be drawn as a box with a
+    warning: the one is escaped, the other written as ``\u{...}``.
+    """
+    font = font_manager.get_font(font_manager.findfont(_RC["font.family"]))
+    shown = show(text).strip("\u2068\u2069").replace("$", r"\$")
+    return "".join(c if font.get_char_index(ord(c)) else f"\\u{{{ord(c):x}}}" for c in shown)
 
 
 @contextmanager
@@ -97,17 +109,14 @@ def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             _, ax = plt.subplots(figsize=(1.6 + 2.4 * len(tasks), 3.0))
         summary = mean_interval(frame, ["task", "scored"], "accuracy")
         width = 0.8 / len(names)
-        for row in summary.itertuples():
-            middle = (
-                tasks.index(row.task) + (names.index(row.scored) - (len(names) - 1) / 2) * width
-            )
-            colour = COLOURS[row.scored]
-            ax.bar(middle, row.mean, width * 0.86, color=colour, alpha=0.25, edgecolor=colour)
-            if np.isfinite(row.low):
-                ax.plot([middle] * 2, [row.low, row.high], color=colour, lw=1.6)
-            points = frame[(frame["task"] == row.task) & (frame["scored"] == row.scored)][
-                "accuracy"
-            ]
+        for place in summary.to_dict("records"):
+            task, scored, mean = place["task"], place["scored"], float(place["mean"])
+            middle = tasks.index(task) + (names.index(scored) - (len(names) - 1) / 2) * width
+            colour = COLOURS[scored]
+            ax.bar(middle, mean, width * 0.86, color=colour, alpha=0.25, edgecolor=colour)
+            if np.isfinite(place["low"]):
+                ax.plot([middle] * 2, [place["low"], place["high"]], color=colour, lw=1.6)
+            points = frame[(frame["task"] == task) & (frame["scored"] == scored)]["accuracy"]
             spread = np.linspace(-0.2, 0.2, len(points)) * width if len(points) > 1 else [0.0]
             ax.scatter(
                 middle + np.asarray(spread),
@@ -147,10 +156,11 @@ def plot_nearest(nearest: "NearestTokens", ax: Axes | None = None) -> Axes:
             _, ax = plt.subplots(figsize=size)
         # Near is dark whichever way the metric runs.
         palette = "Blues_r" if nearest.metric == "l2" else "Blues"
-        image = ax.imshow(scores.to_numpy(), cmap=palette, aspect="auto")
-        for row, column in np.ndindex(scores.shape):
-            score = float(scores.to_numpy()[row, column])
-            shade = float(image.norm(score))
+        values = scores.to_numpy(dtype=float)
+        image = ax.imshow(values, cmap=palette, aspect="auto")
+        for row, column in np.ndindex(values.shape):
+            score = float(values[row, column])
+            shade = (score - values.min()) / (np.ptp(values) or 1)
             ax.text(
                 column,
                 row,

@@ -1,0 +1,95 @@
+"""Statistics apart from drawing, and pictures that hold what the table says."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from softlens import SoftlensError, plots
+from softlens.statistics import mean_interval
+
+SCORED = list(plots.COLOURS)
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rows = [
+        {"task": task, "scored": scored, "seed": seed, "accuracy": 0.4 + 0.1 * seed + 0.05 * i}
+        for task in ("one", "two")
+        for i, scored in enumerate(SCORED)
+        for seed in (range(3) if i < 3 else range(1))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_means_and_intervals(frame: pd.DataFrame):
+    summary = mean_interval(frame, ["task", "scored"], "accuracy").set_index(["task", "scored"])
+    soft = summary.loc[("one", "soft prompt")]
+    assert soft["mean"] == pytest.approx(0.5)
+    assert 0.4 <= soft["low"] < 0.5 < soft["high"] <= 0.6 + 1e-9
+    assert soft["n"] == 3
+    alone = summary.loc[("two", "empty prompt")]
+    assert np.isnan(alone["low"])
+    assert alone["n"] == 1
+    assert list(summary.loc["one"].index) == SCORED
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"group": np.repeat(np.arange(120), 12), "x": generator.normal(3, 1, 120 * 12)}
+    )
+    summary = mean_interval(frame, ["group"], "x")
+    share = ((summary["low"] <= 3) & (summary["high"] >= 3)).mean()
+    assert 0.85 <= share <= 1.0
+
+
+def test_equal_values_and_absent_columns(frame: pd.DataFrame):
+    same = mean_interval(frame.assign(accuracy=0.25), ["scored"], "accuracy")
+    assert (same[["mean", "low", "high"]] == 0.25).all(axis=None)
+    with pytest.raises(SoftlensError, match="No column 'loss'; the table has"):
+        mean_interval(frame, ["scored"], "loss")
+
+
+def test_the_figure_shows_every_seed(frame: pd.DataFrame):
+    axes = plots.plot_controls(frame)
+    points = sum(len(drawn.get_offsets()) for drawn in axes.collections)
+    assert points == len(frame)
+    assert axes.get_ylim() == (0, 1)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == SCORED
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["one", "two"]
+    plt.close(axes.figure)
+    with pytest.raises(SoftlensError, match="Got an empty table"):
+        plots.plot_controls(frame.iloc[:0])
+
+
+def test_saved_whole_and_the_same_twice(frame: pd.DataFrame, tmp_path: Path):
+    contents = []
+    for folder in ("first", "second"):
+        axes = plots.plot_controls(frame)
+        written = plots.save(axes.figure, tmp_path / folder / "figure", frame)
+        plt.close(axes.figure)
+        assert [path.suffix for path in written] == [".pdf", ".png", ".csv"]
+        contents.append([path.read_bytes() for path in written])
+    assert contents[0] == contents[1]
+    assert contents[0][0].startswith(b"%PDF")
+    assert b"/FontFile2" in contents[0][0]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "first" / "figure.csv"), frame)
+
+
+def test_training_paths():
+    history = pd.DataFrame(
+        {
+            "step": [1, 2, 3],
+            "task_loss": [0.9, 0.7, 0.5],
+            "accuracy_dev": [np.nan, 0.6, np.nan],
+            "tokens_changed": [0, 1, 1],
+        }
+    )
+    loss, accuracy, changed = plots.plot_history(history, length=5)
+    assert len(accuracy.lines[0].get_xdata()) == 1
+    assert "nats" in loss.get_ylabel()
+    assert "of 5" in changed.get_ylabel()
+    plt.close(loss.figure)
