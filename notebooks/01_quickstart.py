@@ -102,7 +102,7 @@ print(f"reads {nearest.text!r}; {nearest.unchanged:.0%} of its tokens are the ra
 
 # %%
 frame = soft_and_nearest(lm, task, [run])
-frame[["scored", "text", "accuracy", "accuracy_calibrated", "label_mass", "loss"]].round(3)
+frame[["scored", "text", "accuracy", "accuracy_calibrated", "label_mass", "loss"]].round(4)
 
 # %%
 sl.plot_controls(frame);

@@ -112,17 +112,18 @@ def visible(frame: pd.DataFrame) -> pd.DataFrame:
     shown = frame.copy()
     for column in shown.columns:
         if pd.api.types.is_float_dtype(shown[column]):
-            shown[column] = [_number(value) for value in shown[column]]
+            shown[column] = [number(value) for value in shown[column]]
         elif not pd.api.types.is_numeric_dtype(shown[column]):
             shown[column] = [_cell(value) for value in shown[column]]
     return shown
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A number as tables show it: three digits, NaN as nothing."""
     return "" if pd.isna(value) else f"{value:.3g}" if abs(value) < 1e-3 else f"{value:.3f}"
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return _number(value)
+        return number(value)
     return "" if value is None else show(value) if isinstance(value, str) else str(value)

@@ -37,7 +37,8 @@ def soft_and_nearest(lm: LM, task: Task, runs: Sequence[Run]) -> pd.DataFrame:
 
     def add(scored: str, seed: int, result: Evaluation, seconds: float = float("nan")) -> None:
         row = {"task": task.name, "scored": scored, "seed": seed, **result.summary()}
-        rows.append(row | {"text": result.prompt_text, "seconds": seconds})
+        text = "(vectors)" if result.prompt_text is None else result.prompt_text
+        rows.append(row | {"text": text, "seconds": seconds})
 
     for run in runs:
         nearest = Prompt.from_ids(lm, nearest_tokens(lm, run.prompt, k=1).token_ids)

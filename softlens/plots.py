@@ -64,8 +64,15 @@ def show_plot(text: str) -> str:
 @contextmanager
 def style() -> Iterator[None]:
     """The look of every softlens figure, for the block: fonts embedded, colour-blind safe."""
-    with sns.axes_style("ticks"), mpl.rc_context(_RC):
-        yield
+    interactive = mpl.is_interactive()
+    try:
+        with sns.axes_style("ticks"), mpl.rc_context(_RC):
+            yield
+            # A notebook's backend comes alive with the first figure and turns this on; put back
+            # to what it was before, it would keep every later figure from being shown.
+            interactive = mpl.is_interactive()
+    finally:
+        mpl.interactive(interactive)
 
 
 def save(figure: Figure, path: Path, frame: pd.DataFrame | None = None) -> list[Path]:

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softlens import files
-from softlens.display import Result
+from softlens.display import Result, number
 from softlens.errors import DamagedFileError, SoftlensError
 from softlens.prompts import Prompt
 
@@ -57,6 +57,24 @@ class Run(Result):
     def frame(self) -> pd.DataFrame:
         """The metrics as a table."""
         return pd.DataFrame({"value": self.metrics}).rename_axis("metric").reset_index()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The prompt beside its controls; `frame` has every metric."""
+        keys = ("accuracy", "accuracy_calibrated", "accuracy_vocab", "label_mass", "loss")
+        rows = [{"scored": f"this prompt ({self.metrics['scored']})", "prefix": ""}]
+        if "readable_text" in self.metrics:
+            name = f"best readable: {self.metrics['readable_text']}"
+            rows.append({"scored": name, "prefix": "readable_"})
+        rows.append({"scored": "random prompts (mean of 5)", "prefix": "random_"})
+        rows.append({"scored": "empty prompt", "prefix": "empty_"})
+        return pd.DataFrame(
+            [
+                {"scored": row["scored"]}
+                | {key: number(float(self.metrics[row["prefix"] + key])) for key in keys}
+                for row in rows
+            ]
+        )
 
     @property
     def headline(self) -> str:

@@ -329,8 +329,9 @@ def _hub(name: str) -> Task:
     )
 
 
+ORGANISM = ("topic", "sentiment", "witness", "witness-rare")
 TASKS: dict[str, Callable[[], Task]] = {
-    **{name: partial(_organism, name) for name in ("topic", "sentiment", "witness")},
+    **{name: partial(_organism, name) for name in ORGANISM},
     **{name: partial(_real, name) for name in ("reviews", "genre")},
     **{name: partial(_hub, name) for name in readers.HUB},
 }

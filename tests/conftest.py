@@ -21,7 +21,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from softlens.lm import LM, available
+from softlens import corpora
+from softlens.lm import LM, available, load_lm
 from softlens.tasks import Split, Task
 
 torch.set_num_threads(1)
@@ -128,13 +129,27 @@ def toy_task() -> Task:
     )
 
 
+def real_is_missing() -> str | None:
+    """Why the real LM and its texts cannot be used, or None where they can."""
+    if os.environ.get("REAL") == "0":
+        return "REAL=0 leaves out the real LM and its texts"
+    if not available("smollm2-135m") or not corpora.available():
+        return "the real LM or its texts are not installed: run `make real`"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the real LM where it is not there, notebooks included, and say so."""
+    reason = real_is_missing()
+    for item in items:
+        notebook = item.path.suffix == ".ipynb" and "smollm2-135m" in item.path.read_text()
+        if reason and (notebook or item.get_closest_marker("real")):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> LM:
-    """The real LM, where `make real` has put it."""
-    if os.environ.get("REAL") == "0" or not available("smollm2-135m"):
-        pytest.skip("SmolLM2-135M is not installed or REAL=0: run `make real`")
-    from softlens.lm import load_lm
-
+    """The real LM; for tests marked `real`."""
     return load_lm("smollm2-135m")
 
 

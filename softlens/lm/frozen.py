@@ -148,7 +148,12 @@ class LM:
         ids = [i for i in range(self.vocab_size) if i not in self.special_ids | self.unused_ids]
         row = torch.tensor([[self.bos_id, *ids[:: max(1, len(ids) // 8)][:8]]], device=self.device)
         with torch.no_grad():
-            states = self.model(input_ids=row, output_hidden_states=True, use_cache=False)
+            states = self.model(
+                input_ids=row,
+                attention_mask=torch.ones_like(row),
+                output_hidden_states=True,
+                use_cache=False,
+            )
         norms = states.hidden_states[len(states.hidden_states) // 2][0].float().norm(dim=1)
         return bool(norms[0] > SINK_RATIO * norms[1:].median())
 

@@ -48,8 +48,9 @@ class Head:
     @torch.no_grad()
     def _check(self, model: PreTrainedModel) -> None:
         ids = torch.arange(4, device=model.device)[None] % self.weight.shape[0]
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        wanted = model(input_ids=ids, use_cache=False).logits.float()
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+        hidden = model.base_model(**inputs).last_hidden_state
+        wanted = model(**inputs).logits.float()
         got = self(hidden)
         allowed = 1e-4 if model.dtype == torch.float32 else 3e-2
         if (got - wanted).abs().max() > allowed * (1 + wanted.abs().max()):
