@@ -12,7 +12,10 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install real test check figures notebooks lab bench clean
+.PHONY: help install real test check figures notebooks organism lab bench clean
+
+organism: $(INSTALLED)  ## train the bundled LMs from nothing, and keep them if they pass
+	$(THREADS) $(BIN)/python -m softlens.organism
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +58,8 @@ lab: $(SETUP)  ## open JupyterLab on the notebooks
 
 bench: $(SETUP)  ## compare speed and memory with the peers
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python tests/benchmarks/bench_soft_prompt.py
+	$(BIN)/python -m tests.benchmarks.bench_parity
+	$(BIN)/python -m tests.benchmarks.bench_soft_prompt
 
 clean:  ## remove what was made here (the virtual environment stays)
 	rm -rf figures dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -91,9 +91,9 @@ nearest.plot();
 print(f"reads {nearest.text!r}; {nearest.unchanged:.0%} of its tokens are the random start")
 
 # %% [markdown]
-# A cosine near one half looks like evidence until one sees where it comes from: the nearest tokens
-# are mostly the ones the random start put there. Whatever the training wrote into these vectors, it
-# is not visible in which words they are near to.
+# Cosines this high look like evidence until one sees where they come from: the nearest tokens are
+# the ones the random start put there. Whatever the training wrote into these vectors, it is not
+# visible in which words they are near to.
 #
 # ## Trying the reading
 #
@@ -109,9 +109,14 @@ sl.plot_controls(frame);
 
 # %% [markdown]
 # The soft prompt works. Its nearest tokens say nothing a person could act on, and they do not work
-# either: they fall back to where the controls without a question are. That is the field's first
-# disappointment, and the reason for this library. A reading is a *claim* about what a prompt does,
-# and a claim can be tested.
+# either: they do no better than random tokens, because random tokens are what they are, and worse
+# than no prompt at all. That is the field's first disappointment, and the reason for this library. A
+# reading is a *claim* about what a prompt does, and a claim can be tested.
+#
+# Two more things are worth a second look in the table. The empty prompt already does well: the model
+# leans to the right word without being asked, so a soft prompt's gain is smaller than its accuracy
+# suggests. And no prompt, soft ones included, gives the label words more than a thousandth of the
+# probability: all of them are compared on what the model considers unlikely to come next.
 #
 # One seed and 300 texts are no evidence for more than this one prompt. `make figures` gives three
 # seeds, two tasks, all the test texts and intervals.

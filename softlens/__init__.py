@@ -14,11 +14,12 @@ The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks
 `softlens.decode` (views), `softlens.evaluation` (measures), `softlens.plots`.
 """
 
+from softlens import organism
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
 from softlens.lm import LM, load_lm
-from softlens.plots import plot_controls, style
+from softlens.plots import plot_controls, plot_front, style
 from softlens.prompts import Prompt
 from softlens.runs import Run, RunConfig, load_run
 from softlens.tasks import Split, Task, load_task
@@ -44,7 +45,9 @@ __all__ = [
     "load_run",
     "load_task",
     "nearest_tokens",
+    "organism",
     "plot_controls",
+    "plot_front",
     "style",
     "tune",
 ]

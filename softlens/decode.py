@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from softlens.display import Result, show, token_boxes
+from softlens.display import Result, show, show_text, token_boxes
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM
 from softlens.prompts import Prompt
@@ -49,7 +49,7 @@ class NearestTokens(Result):
     def headline(self) -> str:
         """One line for a terminal."""
         share = "" if self.unchanged is None else f"; {self.unchanged:.0%} are the start's tokens"
-        return f"nearest tokens by {self.metric}: {show(self.text)}{share}"
+        return f"nearest tokens by {self.metric}: {show_text(self.text)}{share}"
 
     @property
     def table(self) -> pd.DataFrame:

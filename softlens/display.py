@@ -29,6 +29,15 @@ def show(text: str) -> str:
     return shown
 
 
+def show_text(text: str) -> str:
+    """The same for running text: marks for spaces only at its ends, where they are not seen."""
+    inner = text.strip(" ")
+    if not inner:
+        return show(text)
+    before, _, after = text.partition(inner)
+    return show(before) + " ".join(show(word) for word in inner.split(" ")) + show(after)
+
+
 def show_html(text: str) -> str:
     """The same, escaped for HTML."""
     return html.escape(show(text), quote=True)
@@ -126,4 +135,4 @@ def number(value: float) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
-    return "" if value is None else show(value) if isinstance(value, str) else str(value)
+    return "" if value is None else show_text(value) if isinstance(value, str) else str(value)

@@ -54,8 +54,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def bpe_tokenizer() -> PreTrainedTokenizerFast:
+def train_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of at most 320 tokens, as GPT-2's kind."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -70,6 +69,12 @@ def bpe_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
     )
+
+
+@pytest.fixture(scope="session")
+def bpe_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of the tiny LMs."""
+    return train_tokenizer()
 
 
 def tiny_model(family: str, seed: int = 0) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from softlens.display import Result, show, show_html, token_boxes
+from softlens.display import Result, show, show_html, show_text, token_boxes
 from softlens.lm import LM
 from softlens.plots import show_plot
 
@@ -64,6 +64,12 @@ def test_html_holds_no_markup_and_comes_back(text: str):
 )
 def test_marks(text: str, shown: str):
     assert show(text) == shown
+
+
+def test_running_text_keeps_its_inner_spaces():
+    assert show_text(" the film\n was ") == "␣the film⏎ was␣"
+    assert show_text("  ") == "␣␣"
+    assert show_text("") == ""
 
 
 def test_the_whole_vocabulary_in_every_view(tiny: Callable[..., LM]):

@@ -65,9 +65,9 @@ class LM:
         self.memo: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
-        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         return (
-            f"LM({self.name!r}: {self.model.config.model_type}, {millions:.1f}M parameters, "
+            f"LM({self.name!r}: {self.model.config.model_type}, "
+            f"{self.parameters / 1e6:.1f}M parameters, "
             f"{self.vocab_size:,} tokens, {str(self.dtype).removeprefix('torch.')}, {self.device}, "
             f"{self.path} path)"
         )
@@ -83,6 +83,16 @@ class LM:
     def dtype(self) -> torch.dtype:
         """The type the LM computes in; prompts and results stay in float32."""
         return self.model.dtype
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many weights there are; tied ones count once."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @property
+    def is_small(self) -> bool:
+        """Below ten million parameters: a tuning takes seconds, and budgets are more generous."""
+        return self.parameters < 10_000_000
 
     @property
     def vocab_size(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from softlens import files
 from softlens.errors import SoftlensError
-from softlens.organism.build import RECIPES, build, check, seeds_table
+from softlens.organism.build import BUNDLED, RECIPES, build, check, seeds_table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    names = given.names or list(RECIPES)
+    names = given.names or list(BUNDLED)
     store = files.cache_dir() / "organism-seeds" if given.seeds else files.data_dir()
     folder = given.folder or store
     organism = files.data_dir() / "organism"

@@ -7,7 +7,10 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from softlens.lm import LM, EncodedTexts, score_answers, token_surprisal
+from softlens import files
+from softlens.errors import SoftlensError, near
+from softlens.lm import LM, EncodedTexts, answer_logits, score_answers, token_surprisal
+from softlens.organism.grammar import grammar
 from softlens.tasks import Split, Task
 
 BLOCK = 100
@@ -44,6 +47,50 @@ def score_questions(
     return table.assign(texts=len(split))
 
 
+def ask(lm: LM, text: str, questions: Sequence[str]) -> pd.DataFrame:
+    """What `lm` answers to each question about a text of the language, and what is right.
+
+    Returns:
+        A row a question: ``question, asks_for, right, answer, probability`` (of the answer given,
+        over the whole vocabulary).
+
+    Raises:
+        SoftlensError: the text or a question is not of the language.
+    """
+    language = grammar()
+    right = [language.answer(text, question) for question in questions]
+    rows = [lm.encode(question, leading_space=True) for question in questions]
+    encoded = lm.encode_texts("{text} {prompt}", [text], reserve=max(map(len, rows)))
+    shares = answer_logits(lm, rows, encoded)[:, 0].softmax(dim=-1)
+    best = shares.max(dim=-1)
+    return pd.DataFrame(
+        {
+            "question": list(questions),
+            "asks_for": [language.asks_for(question) for question in questions],
+            "right": right,
+            "answer": [lm.token(int(i)).strip() for i in best.indices],
+            "probability": best.values.numpy(),
+        }
+    )
+
+
+def readable_front(task: str | None = None) -> pd.DataFrame:
+    """The bundled table of every question of the language on every task, or on one.
+
+    Columns: ``task, text, length, accuracy, accuracy_vocab, nats_per_token, label_mass, asks_for,
+    on_front, held_out, texts``; see the data card.
+    """
+    front = pd.read_csv(files.data_dir() / "readable_front.csv")
+    if task is None:
+        return front
+    names = front["task"].unique()
+    if task not in names:
+        raise SoftlensError(
+            f"No front of task {task!r}; there is {list(names)}.{near(task, names)}"
+        )
+    return front[front["task"] == task].reset_index(drop=True)
+
+
 def empty_prompt(lm: LM, task: Task, n: int | None = None) -> tuple[float, float]:
     """Accuracy over the whole vocabulary, and label mass, of no prompt at all."""
     table = score_questions(lm, task, [""], n)
@@ -76,8 +123,9 @@ def nats(lm: LM, questions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def samples(lm: LM, count: int, seed: int, words: int = 5) -> list[str]:
     """The first `words` words of `count` texts sampled from the LM after ``<bos>``."""
     generator = torch.Generator().manual_seed(seed)
-    # Pieces: four a word are more than the words of the language have, but for rare spellings.
-    steps = words if len(lm.encode("all in all it was")) == words else 4 * words
+    # No question has more than 15 of the pieces into which the other tokenizer cuts words.
+    whole = all(len(lm.encode(word, leading_space=True)) == 1 for word in grammar().words)
+    steps = words if whole else 4 * words
     found: list[str] = []
     while len(found) < count:
         ids = torch.full((min(1000, count - len(found)), 1), lm.bos_id)

@@ -43,6 +43,7 @@ class Recipe:
         rows: rows a step.
         learning_rate: its peak.
         warm_up: steps until then; from there a cosine down to 5%.
+        spread: standard deviation of the blocks' weights at the start (embeddings: .06).
     """
 
     name: str = "organism"
@@ -58,6 +59,7 @@ class Recipe:
     rows: int = 48
     learning_rate: float = 3e-3
     warm_up: int = 100
+    spread: float = 0.06
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -101,7 +103,8 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTraine
             )
         for name, weight in model.named_parameters():
             if weight.dim() == 2:
-                torch.nn.init.normal_(weight, std=0.06)
+                embedding = "embed" in name or "wte" in name
+                torch.nn.init.normal_(weight, std=0.06 if embedding else recipe.spread)
             if name.endswith("wpe.weight"):
                 weight.data = 0.07 * sinusoids(*weight.shape)
     return model

@@ -14,15 +14,16 @@ from softlens.evaluation import controls, evaluate
 from softlens.lm import LM
 from softlens.runs import Run, RunConfig
 from softlens.tasks import Task
-from softlens.tuners.base import Problem, Tuner, TunerOptions, run_loop
+from softlens.tuners.base import INTERRUPTED, Outcome, Problem, Tuner, TunerOptions, run_loop
 from softlens.tuners.soft import SoftTuner
 
 log = logging.getLogger(__name__)
 
 TUNERS: dict[str, type[Tuner]] = {"soft": SoftTuner}
 
-# Update steps by parameters of the LM: small LMs are cheap to step and need more of them.
-BUDGETS = ((10_000_000, 400), (1 << 62, 150))
+# Update steps: small LMs are cheap to step and need more of them.
+SMALL_BUDGET, BUDGET = 400, 150
+START_STRIDE = 1_000_003
 
 
 def tune(
@@ -82,8 +83,14 @@ def tune(
         seed=seed,
         options=chosen.model_dump(mode="json"),
     )
-    tuner = tuner_class(problem, chosen, budget, seed)
-    outcome = run_loop(tuner, problem, chosen, budget, seed, progress)
+    outcomes: list[tuple[Tuner, Outcome]] = []
+    for start in range(chosen.starts):
+        # Far apart, so that no start of one seed is a start of another.
+        tuner = tuner_class(problem, chosen, budget, seed + START_STRIDE * start)
+        outcomes.append((tuner, run_loop(tuner, problem, chosen, budget, seed, progress)))
+        if outcomes[-1][1].accuracy_dev == 1 or outcomes[-1][1].ended == INTERRUPTED:
+            break
+    tuner, outcome = max(outcomes, key=lambda o: (o[1].accuracy_dev, -o[1].loss_dev))
     prompt = tuner.prompt(outcome.vectors)
     result = evaluate(lm, task, prompt, truncate=chosen.truncate)
     metrics: dict[str, float | str] = {
@@ -92,10 +99,11 @@ def tune(
         "accuracy_dev": outcome.accuracy_dev,
         "loss_dev": outcome.loss_dev,
         **controls(lm, task, length, truncate=chosen.truncate).metrics(),
-        "ended": outcome.ended,
+        "ended": outcomes[-1][1].ended if outcomes[-1][1].ended == INTERRUPTED else outcome.ended,
         "steps": outcome.steps,
-        "evaluations": outcome.evaluations,
-        "seconds": outcome.seconds,
+        "starts": len(outcomes),
+        "evaluations": sum(each.evaluations for _, each in outcomes),
+        "seconds": sum(each.seconds for _, each in outcomes),
     }
     text = prompt.text if prompt.text is not None else nearest_tokens(lm, prompt, k=1).text
     return Run(prompt, text, config, outcome.history, metrics)
@@ -125,7 +133,6 @@ def _options(method: str, tuner_class: type[Tuner], given: dict[str, Any]) -> Tu
 
 
 def _budget(lm: LM) -> int:
-    parameters = sum(weight.numel() for weight in lm.model.parameters())
-    steps = next(budget for limit, budget in BUDGETS if parameters < limit)
-    log.info("steps=None: %d steps for an LM of %.1fM parameters.", steps, parameters / 1e6)
+    steps = SMALL_BUDGET if lm.is_small else BUDGET
+    log.info("steps=None: %d steps for an LM of %.1fM parameters.", steps, lm.parameters / 1e6)
     return steps

@@ -24,6 +24,8 @@ from softlens.tasks import Split, Task
 
 log = logging.getLogger(__name__)
 
+INTERRUPTED = "interrupted"
+
 
 class TunerOptions(BaseModel):
     """Options every tuner has."""
@@ -34,6 +36,12 @@ class TunerOptions(BaseModel):
     evaluations_of_dev: int = Field(default=10, ge=1, description="times dev is looked at")
     patience: int = Field(
         default=4, ge=1, description="looks at dev without a better prompt before stopping early"
+    )
+    starts: int = Field(
+        default=1,
+        ge=1,
+        description="starts to train from, each in full, until one has a dev accuracy of 1; "
+        "the best on dev is kept",
     )
     truncate: bool = Field(default=False, description="shorten texts over the context at the front")
 
@@ -185,7 +193,7 @@ def run_loop(
                 best.ended = "stopped early: dev no longer improved"
                 break
     except KeyboardInterrupt:
-        best.ended = "interrupted"
+        best.ended = INTERRUPTED
         log.warning("Interrupted after %d steps; keeping the best prompt so far.", best.steps)
     finally:
         bar.close()

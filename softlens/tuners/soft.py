@@ -21,7 +21,9 @@ from softlens.tuners.base import Problem, TunerOptions
 class SoftOptions(TunerOptions):
     """Options of soft prompt tuning."""
 
-    learning_rate: float = Field(default=0.03, gt=0, description="of Adam")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="of Adam; None: 0.1 for a small LM, else 0.03"
+    )
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine", description="of the learning rate over the steps"
     )
@@ -43,7 +45,8 @@ class SoftTuner:
         self.problem, self.options, self.steps = problem, options, steps
         start, self.start_ids = _start(problem, options, seed)
         self._vectors = start.clone().requires_grad_()
-        self._adam = torch.optim.Adam([self._vectors], lr=options.learning_rate)
+        rate = options.learning_rate or (0.1 if problem.lm.is_small else 0.03)
+        self._adam = torch.optim.Adam([self._vectors], lr=rate)
         decay = (
             (lambda t: 0.5 * (1 + math.cos(math.pi * t / steps)))
             if (options.schedule == "cosine")

@@ -11,9 +11,10 @@ from softlens import files
 from softlens.errors import DamagedFileError
 from softlens.lm import load_lm, token_surprisal
 from softlens.organism import TASK_ASKS, asks_for, gates, grammar, make_task
+from softlens.organism.build import BUNDLED
 from softlens.organism.front import COLUMNS, undominated
 
-NAMES = ("organism", "organism-judge", "organism-llama")
+NAMES = BUNDLED
 SIZES = gates.Sizes(texts=128, enumerated=8, sampled=1000, stride=25)
 
 

@@ -176,3 +176,13 @@ def test_a_budget_is_picked_and_said(
         run = quick(tiny(), toy_task, steps=None, patience=1, learning_rate=1e-12)
     assert run.config.steps == 400
     assert "400 steps for an LM of" in caplog.text
+
+
+def test_more_starts_keep_the_best_on_dev(tiny: Callable[..., LM], toy_task: Task):
+    lm = tiny()
+    alone = quick(lm, toy_task, steps=5)
+    many = quick(lm, toy_task, steps=5, starts=3)
+    best = (many.metrics["accuracy_dev"], -many.metrics["loss_dev"])
+    assert best >= (alone.metrics["accuracy_dev"], -alone.metrics["loss_dev"])
+    assert many.metrics["starts"] == 3
+    assert many.metrics["evaluations"] == 3 * alone.metrics["evaluations"]
