@@ -11,7 +11,7 @@ Nearness is a claim about geometry, not about what the prompt does: see `softlen
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -26,8 +26,7 @@ from softlens.prompts import Prompt
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Metric = Literal["cosine", "l2", "dot"]
-METRICS: tuple[str, ...] = get_args(Metric)
+METRICS = ("cosine", "l2", "dot")
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +37,7 @@ class NearestTokens(Result):
     """The nearest tokens in order, decoded exactly."""
     token_ids: tuple[int, ...]
     """Their ids."""
-    metric: Metric
+    metric: str
     """What the scores are: "cosine" and "dot" are high where near, "l2" is low."""
     unchanged: float | None
     """Share of positions whose nearest token is the one they started from; None if unknown."""
@@ -86,8 +85,8 @@ def nearest_tokens(
     lm: LM,
     prompt: Prompt | Float[Tensor, "length hidden"],
     k: int = 5,
-    metric: Metric = "cosine",
-    exclude: Literal["special"] | Iterable[int | str] | None = "special",
+    metric: str = "cosine",
+    exclude: str | Iterable[int | str] | None = "special",
 ) -> NearestTokens:
     """The `k` tokens whose embeddings are nearest to each vector of `prompt`.
 
@@ -148,7 +147,7 @@ def nearest_tokens(
     )
 
 
-def _checked(lm: LM, vectors: Tensor, metric: Metric) -> Float[Tensor, "length hidden"]:
+def _checked(lm: LM, vectors: Tensor, metric: str) -> Float[Tensor, "length hidden"]:
     if vectors.ndim != 2 or vectors.shape[1] != lm.hidden_size or not len(vectors):
         raise SoftlensError(
             f"Got vectors of shape {tuple(vectors.shape)}, wanted (length, {lm.hidden_size}), the "
@@ -190,7 +189,7 @@ def _excluded(lm: LM, exclude: str | Iterable[int | str] | None) -> frozenset[in
     return frozenset(ids)
 
 
-def _scores(lm: LM, vectors: Tensor, metric: Metric) -> Float[Tensor, "length vocab"]:
+def _scores(lm: LM, vectors: Tensor, metric: str) -> Float[Tensor, "length vocab"]:
     if metric == "cosine":
         return torch.nn.functional.normalize(vectors, dim=1) @ lm.unit_embedding.T
     if metric == "dot":

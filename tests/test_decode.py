@@ -75,9 +75,9 @@ def test_ties_go_to_the_lower_id(tiny: Callable[..., LM], monkeypatch: pytest.Mo
     monkeypatch.setattr(lm, "embedding", rows)
     monkeypatch.setattr(lm, "unit_embedding", torch.nn.functional.normalize(rows, dim=1))
     for metric in ("cosine", "l2"):
-        got = nearest_tokens(lm, rows[300][None], k=4, metric=metric)  # type: ignore[arg-type]
+        got = nearest_tokens(lm, rows[300][None], k=4, metric=metric)
         assert got.frame["token_id"].tolist() == [9, 40, 200, 300]
-        first = nearest_tokens(lm, rows[300][None], k=2, metric=metric)  # type: ignore[arg-type]
+        first = nearest_tokens(lm, rows[300][None], k=2, metric=metric)
         assert first.frame["token_id"].tolist() == [9, 40]
 
 
@@ -97,7 +97,7 @@ def test_bad_input(tiny: Callable[..., LM]):
     lm = tiny()
     vectors = torch.ones(3, 32)
     with pytest.raises(SoftlensError, match=r"Got metric 'cosin'.*mean 'cosine'"):
-        nearest_tokens(lm, vectors, metric="cosin")  # type: ignore[arg-type]
+        nearest_tokens(lm, vectors, metric="cosin")
     with pytest.raises(SoftlensError, match=r"shape \(3, 7\), wanted \(length, 32\)"):
         nearest_tokens(lm, vectors[:, :7])
     with pytest.raises(SoftlensError, match="Got k=320, wanted 1 to 319"):
@@ -122,7 +122,7 @@ def test_bad_input(tiny: Callable[..., LM]):
 def test_the_picture_shows_tokens_scores_and_starts(any_lm: LM):
     prompt = Prompt.soft(any_lm, torch.randn(3, any_lm.hidden_size), start_ids=[5, 6, 7])
     for metric, unit in (("cosine", "cosine"), ("l2", "Euclidean distance")):
-        nearest = nearest_tokens(any_lm, prompt, k=2, metric=metric)  # type: ignore[arg-type]
+        nearest = nearest_tokens(any_lm, prompt, k=2, metric=metric)
         figure, axes = plt.subplots()
         assert nearest.plot(axes) is axes
         assert len(axes.texts) == 6

@@ -1,7 +1,6 @@
 """The second primitive: the surprisal of every prompt token in a stated context."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,11 +12,11 @@ from softlens.lm.answers import FOLD_TOKENS, as_vectors
 from softlens.lm.frozen import LM
 from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts
 
-Context = Literal["bos", "bos."] | EncodedTexts
-"""What stands before the prompt: BOS; BOS and a full stop; or real texts (text first)."""
+Context = str | EncodedTexts
+"""What stands before the prompt: "bos"; "bos.", which is BOS and a full stop; or real texts (text first)."""
 
 
-def default_context(lm: LM) -> Literal["bos", "bos."]:
+def default_context(lm: LM) -> str:
     """``"bos."`` where the first position is an attention sink, else ``"bos"``.
 
     After BOS alone such an LM predicts noise: the surprisal of a first token there says nothing.

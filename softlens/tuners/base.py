@@ -6,12 +6,14 @@ A tuner only proposes the next prompt; what a prompt is worth is asked here, in 
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -97,35 +99,34 @@ class Problem:
         return float(accuracy), float(-among[torch.arange(len(labels)), labels].mean())
 
 
-class Tuner(Protocol):
+class Tuner(ABC):
     """Proposes prompts. `vectors` is what its current proposal feeds the LM."""
 
     Options: ClassVar[type[TunerOptions]]
 
+    start_ids: list[int] | None
+    """The tokens it started from, None where it started from none."""
+
+    @abstractmethod
     def __init__(self, problem: Problem, options: Any, steps: int, seed: int) -> None: ...
 
     @property
-    def vectors(self) -> Tensor:
-        """The current proposal, shape (length, hidden)."""
-        ...
+    @abstractmethod
+    def vectors(self) -> Float[Tensor, "length hidden"]:
+        """The current proposal."""
 
     @property
+    @abstractmethod
     def token_ids(self) -> list[int]:
         """The tokens nearest to it, or the tokens it is."""
-        ...
 
-    @property
-    def start_ids(self) -> list[int] | None:
-        """The tokens it started from."""
-        ...
-
-    def step(self, texts: EncodedTexts, labels: Tensor) -> dict[str, float]:
+    @abstractmethod
+    def step(self, texts: EncodedTexts, labels: Int[Tensor, " texts"]) -> dict[str, float]:
         """One update; returns the history's columns of this step, `objective` among them."""
-        ...
 
-    def prompt(self, vectors: Tensor) -> Prompt:
+    @abstractmethod
+    def prompt(self, vectors: Float[Tensor, "length hidden"]) -> Prompt:
         """A `Prompt` of this tuner's kind from one of its proposals."""
-        ...
 
 
 @dataclass

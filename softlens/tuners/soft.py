@@ -15,7 +15,7 @@ from softlens.errors import SoftlensError
 from softlens.lm import EncodedTexts
 from softlens.objectives import TaskLoss, task_loss
 from softlens.prompts import Prompt
-from softlens.tuners.base import Problem, TunerOptions
+from softlens.tuners.base import Problem, Tuner, TunerOptions
 
 
 class SoftOptions(TunerOptions):
@@ -36,7 +36,7 @@ class SoftOptions(TunerOptions):
     )
 
 
-class SoftTuner:
+class SoftTuner(Tuner):
     """Adam on `length` float32 vectors."""
 
     Options: ClassVar[type[TunerOptions]] = SoftOptions
