@@ -14,9 +14,6 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help install real test check figures notebooks organism lab bench clean
 
-organism: $(INSTALLED)  ## train the bundled LMs from nothing, and keep them if they pass
-	$(THREADS) $(BIN)/python -m softlens.organism
-
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -52,6 +49,9 @@ figures: $(SETUP)  ## draw every figure into figures/
 
 notebooks: $(SETUP)  ## run every notebook from its .py source and keep the outputs
 	cd notebooks && for source in *.py; do ../$(BIN)/jupytext --quiet --to ipynb --execute $$source || exit 1; done
+
+organism: $(INSTALLED)  ## train the bundled LMs from nothing, and keep them if they pass
+	$(THREADS) $(BIN)/python -m softlens.organism
 
 lab: $(SETUP)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -93,3 +93,33 @@ def test_training_paths():
     assert "nats" in loss.get_ylabel()
     assert "of 5" in changed.get_ylabel()
     plt.close(loss.figure)
+
+
+def test_the_front_shows_every_question_and_what_is_held_against_it():
+    front = pd.DataFrame(
+        {
+            "nats_per_token": [0.5, 1.0, 1.5, 2.0],
+            "accuracy": [0.6, 0.9, 0.9, 0.5],
+            "label_mass": [1.0, 0.9, 0.8, 0.1],
+            "asks_for": ["first", "whole", "whole", "price"],
+            "on_front": [True, True, False, False],
+        }
+    )
+    marks = pd.DataFrame(
+        {
+            "scored": ["soft prompt", "nearest tokens"],
+            "accuracy": [0.95, 0.4],
+            "nats_per_token": [np.nan, 9.0],
+        }
+    )
+    axes = plots.plot_front(front, marks)
+    assert sum(len(drawn.get_offsets()) for drawn in axes.collections) == len(front) + 1
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == [
+        "label mass below 0.5", "asks for first", "asks for whole",
+        "readable front", "soft prompt", "nearest tokens",
+    ]  # fmt: skip
+    assert "nats" in axes.get_xlabel()
+    plt.close(axes.figure)
+    with pytest.raises(SoftlensError, match="Got an empty front"):
+        plots.plot_front(front.iloc[:0])

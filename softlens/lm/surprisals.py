@@ -13,7 +13,7 @@ from softlens.lm.frozen import LM
 from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts
 
 Context = str | EncodedTexts
-"""What stands before the prompt: "bos"; "bos.", which is BOS and a full stop; or real texts (text first)."""
+"""What stands before the prompt: "bos"; "bos.", BOS and a full stop; or texts (text first)."""
 
 
 def default_context(lm: LM) -> str:

@@ -8,9 +8,17 @@ import pytest
 import torch
 
 from softlens import files
-from softlens.errors import DamagedFileError
+from softlens.errors import DamagedFileError, SoftlensError
 from softlens.lm import load_lm, token_surprisal
-from softlens.organism import TASK_ASKS, asks_for, gates, grammar, make_task
+from softlens.organism import (
+    TASK_ASKS,
+    ask,
+    asks_for,
+    gates,
+    grammar,
+    make_task,
+    readable_front,
+)
 from softlens.organism.build import BUNDLED
 from softlens.organism.front import COLUMNS, undominated
 
@@ -123,3 +131,17 @@ def test_damaged_bundled_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
     with pytest.raises(DamagedFileError, match=r"config\.json is damaged .*make organism"):
         load_lm("organism")
+
+
+def test_ask_shows_answers_beside_what_is_right(lms):
+    lm, task = lms["organism"], make_task("witness")
+    text = task.test.texts[0]
+    table = ask(lm, text, ["the critic said it was", "the total price was about"])
+    assert table["asks_for"].tolist() == ["person:critic", "price"]
+    assert table["right"][0] == task.label_words[task.test.labels[0]]
+    assert (table["answer"] == table["right"]).all()
+    plain = _plain(lm, (text,), "the critic said it was")[0].softmax(0)
+    assert table["probability"][0] == pytest.approx(float(plain.max()), rel=1e-4)
+    with pytest.raises(SoftlensError, match="No front of task 'witnes'.*mean 'witness'"):
+        readable_front("witnes")
+    assert set(readable_front("topic")["task"]) == {"topic"}
