@@ -72,7 +72,7 @@ run = sl.tune(lm, task, method="soft", length=5, steps=60, batch_size=16, seed=0
 run
 
 # %%
-run.plot()
+ax = run.plot()
 # %% [markdown]
 # The lowest panel is the first hint that something is odd. The prompt has learned its task, and yet
 # hardly any of its vectors has come nearer to another word than the one it started from.
@@ -84,7 +84,7 @@ run.plot()
 
 # %%
 nearest = sl.nearest_tokens(lm, run.prompt, k=5)
-nearest.plot()
+ax = nearest.plot()
 # %%
 print(f"reads {nearest.text!r}; {nearest.unchanged:.0%} of its tokens are the random start")
 
@@ -103,7 +103,7 @@ frame = soft_and_nearest(lm, task, [run])
 frame[["scored", "text", "accuracy", "accuracy_calibrated", "label_mass", "loss"]].round(4)
 
 # %%
-sl.plot_controls(frame)
+ax = sl.plot_controls(frame)
 
 # %% [markdown]
 # The soft prompt works. Its nearest tokens say nothing a person could act on, and they do not work

@@ -91,13 +91,13 @@ front = sl.organism.readable_front("sentiment")
 front[front["on_front"]][["text", "asks_for", "accuracy", "nats_per_token", "label_mass"]].round(3)
 
 # %%
-sl.plot_front(front)
+ax = sl.plot_front(front)
 # %% [markdown]
 # In `witness` the label is one person's opinion, the critic's. The right question is readable and
 # the LM answers it, but it hardly ever asks it unprompted. Everything cheaper is at chance.
 
 # %%
-sl.plot_front(sl.organism.readable_front("witness"))
+ax = sl.plot_front(sl.organism.readable_front("witness"))
 # %% [markdown]
 # ## Soft prompts against the front
 #
@@ -115,7 +115,7 @@ runs = {
     for task in tasks
 }
 frame = pd.concat([soft_and_nearest(lm, task, runs[task.name]) for task in tasks])
-sl.plot_controls(frame)
+ax = sl.plot_controls(frame)
 # %%
 readings = frame[frame["scored"] == "nearest tokens"].copy()
 rows = [lm.encode(reading) for reading in readings["text"]]

@@ -15,6 +15,7 @@ The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks
 """
 
 from softlens import organism
+from softlens.catalogue import load_task
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
@@ -22,7 +23,7 @@ from softlens.lm import LM, load_lm
 from softlens.plots import plot_controls, plot_front, style
 from softlens.prompts import Prompt
 from softlens.runs import Run, RunConfig, load_run
-from softlens.tasks import Split, Task, load_task
+from softlens.tasks import Split, Task
 from softlens.tuners import tune
 
 __all__ = [

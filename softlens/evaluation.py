@@ -141,6 +141,20 @@ def prompt_vectors(lm: LM, task: Task, prompt: AnyPrompt) -> torch.Tensor:
     return prompt.vectors.to(lm.device)
 
 
+def _best_on_dev(lm: LM, task: Task, prompts: Sequence[str], truncate: bool) -> str:
+    """The prompt with the highest accuracy on dev, then the lowest loss."""
+    vectors = [prompt_vectors(lm, task, prompt) for prompt in prompts]
+    words = torch.tensor(task.answer_ids(lm), device=lm.device)
+    longest = max(len(v) for v in vectors)
+    texts = encode_split(lm, task, task.dev, reserve=longest, truncate=truncate)
+    labels = torch.tensor(task.dev.labels)
+    among = score_answers(lm, vectors, texts, words).log_probs.log_softmax(dim=-1)
+    accuracy = (among.argmax(dim=-1) == labels).float().mean(dim=1)
+    loss = -among[:, torch.arange(len(labels)), labels].mean(dim=1)
+    order = sorted(range(len(prompts)), key=lambda i: (-float(accuracy[i]), float(loss[i])))
+    return prompts[order[0]]
+
+
 def _evaluation(
     task: Task,
     prompt: AnyPrompt,
@@ -239,8 +253,7 @@ def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Cont
     drawn = [Prompt.from_ids(lm, row) for row in allowed[picked].tolist()]
     best: list[AnyPrompt] = []
     if task.readable:
-        tried = evaluate_all(lm, task, task.readable, split="dev", truncate=truncate)
-        best = [max(tried, key=lambda e: (e.accuracy, -e.loss)).prompt_text]
+        best = [_best_on_dev(lm, task, task.readable, truncate)]
     found = evaluate_all(lm, task, [None, *drawn, *best], truncate=truncate)
     readable = found[-1] if best else None
     rows = [("empty", found[0]), *(("random", e) for e in found[1 : 1 + RANDOM_PROMPTS])]

@@ -5,19 +5,20 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from softlens import corpora, files, plots
+from softlens.catalogue import load_task
 from softlens.decode import nearest_tokens
-from softlens.evaluation import RANDOM_PROMPTS, Evaluation, controls, evaluate_all
+from softlens.evaluation import RANDOM_PROMPTS, controls, evaluate_all
 from softlens.lm import LM, available, load_lm
 from softlens.prompts import Prompt
 from softlens.runs import Run
-from softlens.tasks import Task, load_task
+from softlens.tasks import Task
 from softlens.tuners import tune
 
 log = logging.getLogger(__name__)
@@ -30,29 +31,27 @@ def soft_and_nearest(lm: LM, task: Task, runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         One row for each run and thing scored: ``task, scored, seed, accuracy,
-        accuracy_calibrated, accuracy_vocab, label_mass, loss, text, seconds``. Controls do not
+        accuracy_calibrated, accuracy_vocab, label_mass, loss, seconds, text``. Controls do not
         depend on a seed: they have one row, random prompts one for each draw.
     """
     rows: list[dict[str, object]] = []
 
-    def add(scored: str, seed: int, result: Evaluation, seconds: float = float("nan")) -> None:
-        row = {"task": task.name, "scored": scored, "seed": seed, **result.summary()}
-        text = "(vectors)" if result.prompt_text is None else result.prompt_text
-        rows.append(row | {"text": text, "seconds": seconds})
+    def add(scored: str, seed: int, numbers: Mapping[str, object], text: str) -> None:
+        rows.append({"task": task.name, "scored": scored, "seed": seed, **numbers, "text": text})
 
     for run in runs:
         nearest = Prompt.from_ids(lm, nearest_tokens(lm, run.prompt, k=1).token_ids)
-        soft, tokens, text = evaluate_all(lm, task, [run.prompt, nearest, nearest.text])
-        seed = run.config.seed
-        add("soft prompt", seed, soft, float(run.metrics["seconds"]))
-        add("nearest tokens", seed, tokens)
-        add("re-tokenised text", seed, text)
+        tokens, text = evaluate_all(lm, task, [nearest, nearest.text])
+        seed, known = run.config.seed, {key: run.metrics[key] for key in tokens.summary()}
+        add("soft prompt", seed, known | {"seconds": run.metrics["seconds"]}, "(vectors)")
+        add("nearest tokens", seed, tokens.summary(), nearest.text or "")
+        add("re-tokenised text", seed, text.summary(), nearest.text or "")
     beside = controls(lm, task, runs[0].config.length)
     if beside.readable is not None:
-        add("best readable", 0, beside.readable)
+        add("best readable", 0, beside.readable.summary(), beside.readable.prompt_text or "")
     for number, result in enumerate(beside.random):
-        add("random prompt", number, result)
-    add("empty prompt", 0, beside.empty)
+        add("random prompt", number, result.summary(), result.prompt_text or "")
+    add("empty prompt", 0, beside.empty.summary(), "")
     return pd.DataFrame(rows)
 
 
@@ -102,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each run (3)")
     parser.add_argument("--dtype", default="bfloat16", help="of the real LM (bfloat16)")
     chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("softlens").setLevel(logging.INFO)
     if not (available("smollm2-135m") and corpora.available()):
         log.warning("Left out: soft_vs_nearest needs the real LM and its texts (`make real`).")
         return

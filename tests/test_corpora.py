@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from softlens import corpora, files
+from softlens.catalogue import load_task
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
-from softlens.tasks import load_task
 
 
 def archive(members):
@@ -249,7 +249,7 @@ class TestRealTexts:
     @pytest.mark.parametrize("name", EXPECTED)
     def test_same_in_every_process(self, name):
         code = (
-            "import hashlib, sys; from softlens.tasks import load_task; "
+            "import hashlib, sys; from softlens.catalogue import load_task; "
             "t = load_task(sys.argv[1]); s = (t.train, t.dev, t.test, t.unlabelled); "
             "print(hashlib.sha256('\\n'.join(x for y in s[:3] for x in y.texts).encode())"
             ".hexdigest())"

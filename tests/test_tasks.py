@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from softlens import readers, tasks
+from softlens import catalogue, readers
+from softlens.catalogue import load_task
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.splits import divide, interleave, shuffled
-from softlens.tasks import Split, Task, load_task, template_parts
+from softlens.tasks import Split, Task, template_parts
 
 WORDS = {"negative": "bad", "positive": "good"}
 
@@ -432,13 +433,13 @@ def test_damaged_files(tmp_path, suffix, content, words):
 def test_unknown_names_offer_the_near_ones_and_list_all():
     with pytest.raises(SoftlensError, match=r"no task 'review'\. Did you mean 'reviews'") as caught:
         load_task("review")
-    for name in tasks.TASKS:
+    for name in catalogue.TASKS:
         assert name in str(caught.value)
 
 
 def test_named_tasks_come_from_their_room(monkeypatch):
     toy = task(class_names=("negative", "positive"))
-    monkeypatch.setitem(tasks.TASKS, "topic", lambda: toy)
+    monkeypatch.setitem(catalogue.TASKS, "topic", lambda: toy)
     assert load_task("topic") is toy
     changed = load_task("topic", template="{prompt} {text}", label_words=("x", "y"), shots=2)
     assert changed.template == "{prompt} {text}"
@@ -451,7 +452,7 @@ def test_named_tasks_come_from_their_room(monkeypatch):
 def test_a_folder_of_the_same_name_does_not_shadow_a_task(tmp_path, monkeypatch):
     (tmp_path / "topic").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(tasks.TASKS, "topic", task)
+    monkeypatch.setitem(catalogue.TASKS, "topic", task)
     assert load_task("topic").name == "toy"
 
 

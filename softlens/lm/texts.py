@@ -1,5 +1,6 @@
 """Texts as an LM sees them: rows around the prompt, and the memory of their keys and values."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from transformers import PreTrainedModel
 
 from softlens.errors import SoftlensError
 from softlens.lm.transformer import Prefix, prefill
+
+log = logging.getLogger(__name__)
 
 # Tokens forwarded at once: enough to keep the cores busy, little enough for a laptop's memory.
 CHUNK_TOKENS = 2048
@@ -86,7 +89,16 @@ class KeyValueCache:
 
     def plan(self, rows: Sequence[tuple[int, ...]]) -> bool:
         """Decide whether `rows` will be kept (True) or streamed, before anything is computed."""
-        keep = self.estimate(rows) <= self.limit
+        need = self.estimate(rows)
+        keep = need <= self.limit
+        if not keep:
+            log.info(
+                "%d texts need %.0f MB of keys and values, and cache_memory is %.0f MB: they are "
+                "streamed, computed anew at each use.",
+                len(set(rows)),
+                need / 1e6,
+                self.limit / 1e6,
+            )
         (self._streaming.difference_update if keep else self._streaming.update)(rows)
         return keep
 

@@ -12,14 +12,15 @@ set over the loaded LM, each measured in a process of its own.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import psutil
 import torch
 from peft import PromptTuningConfig, get_peft_model
 
@@ -80,6 +81,25 @@ def make(what: str, length: int) -> Callable[[], None]:
     return our_step(lm, length, LAYOUTS[name])
 
 
+def growth_mib(step: Callable[[], None]) -> float:
+    """MiB by which the resident set grows at most during three steps, sampled while they run."""
+    process, done = psutil.Process(), threading.Event()
+    before = highest = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.002):
+            highest = max(highest, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(3):
+        step()
+    done.set()
+    watcher.join()
+    return (highest - before) / 2**20
+
+
 def peak_mib(what: str, length: int) -> float:
     """MiB that three steps add to the loaded LM, in a fresh process."""
     command = [sys.executable, __file__, "--memory", what, "--length", str(length)]
@@ -96,11 +116,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.memory:
-        step = make(chosen.memory, chosen.length)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(3):
-            step()
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        print(growth_mib(make(chosen.memory, chosen.length)))
         return
 
     names = [

@@ -86,7 +86,10 @@ def test_words_are_columns_of_the_whole(any_lm: LM):
 
 
 @pytest.mark.parametrize("limit", [0, 3000, 1 << 30])
-def test_streamed_and_evicted_texts_score_the_same(tiny: Callable[..., LM], limit: int):
+def test_streamed_and_evicted_texts_score_the_same(
+    tiny: Callable[..., LM], limit: int, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", logger="softlens")
     lm, small = tiny("gpt2"), tiny("gpt2", cache_memory=limit)
     wanted = answer_logits(lm, [[4, 5]], lm.encode_texts("{text} {prompt}", TEXTS))
     for _ in range(2):
@@ -94,6 +97,7 @@ def test_streamed_and_evicted_texts_score_the_same(tiny: Callable[..., LM], limi
         torch.testing.assert_close(answer_logits(small, [[4, 5]], texts), wanted)
         assert small.cache.used <= limit
     total = small.cache.estimate(texts.befores)
+    assert ("streamed" in caplog.text) == (total > limit)
     assert small.cache.used == (0 if total > limit else total)
 
 
