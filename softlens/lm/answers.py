@@ -152,7 +152,7 @@ def _answer_states(
         return transformer.plain(lm.model, texts.befores, vectors, sizes, texts.afters)[1]
     if texts.text_first:
         vectors, sizes = _with_suffix(lm, vectors, sizes, texts.afters[0])
-        prefix = texts.cache.prefix(texts.befores)
+        prefix = texts.prefix()
         if vectors.shape[1] == 0:
             return prefix.last_hidden[:, None].expand(-1, len(sizes), -1)
         states = transformer.after_texts(lm.model, prefix, vectors)

@@ -86,7 +86,7 @@ def _context_texts(lm: LM, context: Context) -> EncodedTexts:
         row = (lm.bos_id, *lm.encode("."))
     else:
         raise SoftlensError(f"Got context {context!r}, wanted 'bos', 'bos.' or encoded texts.")
-    return EncodedTexts((row,), ((),), (context,), lm.cache)
+    return EncodedTexts((row,), ((),), (context,), lm.cache, lm.cache.divide([row]))
 
 
 def _nats(
@@ -96,7 +96,7 @@ def _nats(
         afters = [()] * len(texts)
         states = transformer.plain(lm.model, texts.befores, fed, sizes, afters)[0]
     else:
-        prefix = texts.cache.prefix(texts.befores)
+        prefix = texts.prefix()
         first = prefix.last_hidden[:, None, None].expand(-1, len(ids), 1, -1)
         states = first
         if fed.shape[1] > 1:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,11 @@ from softlens.errors import SoftlensError
 from softlens.lm.transformer import Prefix, prefill
 
 log = logging.getLogger(__name__)
+
+Row = tuple[int, ...]
+Group = tuple[Row, ...]
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of one row (layers, 2, groups, length, dim), and its last hidden state."""
 
 # Tokens forwarded at once: enough to keep the cores busy, little enough for a laptop's memory.
 CHUNK_TOKENS = 2048
@@ -27,12 +32,14 @@ class EncodedTexts:
         afters: what the template puts after it; the answer follows its last token.
         sources: the texts themselves, for error messages and tables.
         cache: the shared memory of keys and values.
+        groups: which rows of `befores` are computed together; empty where they are streamed.
     """
 
-    befores: tuple[tuple[int, ...], ...]
-    afters: tuple[tuple[int, ...], ...]
+    befores: tuple[Row, ...]
+    afters: tuple[Row, ...]
     sources: tuple[str, ...]
     cache: "KeyValueCache" = field(repr=False, compare=False)
+    groups: Mapping[Row, Group] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.befores)
@@ -55,6 +62,7 @@ class EncodedTexts:
             tuple(self.afters[i] for i in pick),
             tuple(self.sources[i] for i in pick),
             self.cache,
+            self.groups,
         )
 
     def chunks(self, tokens_each: int, budget: int = CHUNK_TOKENS) -> Iterator[list[int]]:
@@ -64,82 +72,97 @@ class EncodedTexts:
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
-    def prefix(self, indices: Sequence[int]) -> Prefix:
-        """Keys and values of what stands before the prompt in the texts at `indices`."""
-        return self.cache.prefix([self.befores[i] for i in indices])
+    def prefix(self) -> Prefix:
+        """Keys and values of what stands before the prompt in each text."""
+        return self.cache.prefix(self.befores, self.groups)
 
 
 class KeyValueCache:
     """Keys and values of token rows, computed once and kept while they fit into `limit` bytes.
 
-    The least recently used rows give way. A set of rows that is larger than the whole limit is
-    streamed: computed when asked for, and not kept.
+    Rows are computed in the groups that their set of texts was divided into when it was encoded:
+    a product's last bits depend on what else is in its batch, and must not depend on what was
+    asked before. The least recently used groups give way. A set that is larger than the whole
+    limit is streamed: its rows are computed when asked for, and not kept.
     """
 
     def __init__(self, model: PreTrainedModel, limit: int, bytes_per_token: int) -> None:
         self.limit, self.bytes_per_token = limit, bytes_per_token
         self.used = 0
         self._model = model
-        self._rows: OrderedDict[tuple[int, ...], tuple[Tensor, Tensor]] = OrderedDict()
-        self._streaming: set[tuple[int, ...]] = set()
+        self._kept: OrderedDict[Group, dict[Row, KeysValues]] = OrderedDict()
 
-    def estimate(self, rows: Sequence[tuple[int, ...]]) -> int:
+    def estimate(self, rows: Iterable[Row]) -> int:
         """Bytes that the keys and values of `rows` would take."""
         return self.bytes_per_token * sum(len(row) for row in set(rows))
 
-    def plan(self, rows: Sequence[tuple[int, ...]]) -> bool:
-        """Decide whether `rows` will be kept (True) or streamed, before anything is computed."""
-        need = self.estimate(rows)
-        keep = need <= self.limit
-        if not keep:
+    def divide(self, rows: Sequence[Row]) -> dict[Row, Group]:
+        """The group of each row; nothing where `rows` are to be streamed.
+
+        Decided before anything is computed, and said in a log line.
+        """
+        need, distinct = self.estimate(rows), sorted(set(rows), key=lambda row: (len(row), row))
+        if need > self.limit:
             log.info(
                 "%d texts need %.0f MB of keys and values, and cache_memory is %.0f MB: they are "
                 "streamed, computed anew at each use.",
-                len(set(rows)),
+                len(distinct),
                 need / 1e6,
                 self.limit / 1e6,
             )
-        (self._streaming.difference_update if keep else self._streaming.update)(rows)
-        return keep
+            return {}
+        return {row: group for group in _in_groups(distinct) for row in group}
 
-    def prefix(self, rows: Sequence[tuple[int, ...]]) -> Prefix:
+    def prefix(self, rows: Sequence[Row], groups: Mapping[Row, Group]) -> Prefix:
         """The padded keys and values of `rows`, from memory where they are there."""
-        missing = sorted({r for r in rows if r not in self._rows}, key=lambda r: (len(r), r))
-        fresh: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
-        start = 0
-        while start < len(missing):
-            size = max(1, CHUNK_TOKENS // len(missing[min(start + 31, len(missing) - 1)]))
-            part = missing[start : start + size]
-            computed = prefill(self._model, part)
-            for i, row in enumerate(part):
-                kept = computed.keys_values[:, :, i, :, : len(row)].clone()
-                fresh[row] = (kept, computed.last_hidden[i].clone())
-            start += size
-        found = [fresh[row] if row in fresh else self._rows[row] for row in rows]
-        for row in dict.fromkeys(rows):
-            if row not in self._streaming:
-                self._keep(row, fresh[row] if row in fresh else self._rows[row])
-        return _padded(found, [len(row) for row in rows])
+        found: dict[Row, KeysValues] = {}
+        for group in dict.fromkeys(groups[row] for row in rows if row in groups):
+            found |= self._of_group(group)
+        streamed = {row for row in rows if row not in found}
+        for group in _in_groups(sorted(streamed, key=lambda row: (len(row), row))):
+            found |= self._computed(group)
+        return _padded([found[row] for row in rows], [len(row) for row in rows])
 
     def clear(self) -> None:
         """Forget everything."""
-        self._rows.clear()
+        self._kept.clear()
         self.used = 0
 
-    def _keep(self, row: tuple[int, ...], value: tuple[Tensor, Tensor]) -> None:
-        if row in self._rows:
-            self._rows.move_to_end(row)
-            return
-        size = len(row) * self.bytes_per_token
-        while self._rows and self.used + size > self.limit:
-            old, _ = self._rows.popitem(last=False)
-            self.used -= len(old) * self.bytes_per_token
-        if self.used + size <= self.limit:
-            self._rows[row] = value
-            self.used += size
+    def _of_group(self, group: Group) -> dict[Row, KeysValues]:
+        if group in self._kept:
+            self._kept.move_to_end(group)
+            return self._kept[group]
+        computed, size = self._computed(group), self.estimate(group)
+        while self._kept and self.used + size > self.limit:
+            self.used -= self.estimate(self._kept.popitem(last=False)[0])
+        self._kept[group] = computed
+        self.used += size
+        return computed
+
+    def _computed(self, group: Group) -> dict[Row, KeysValues]:
+        prefix = prefill(self._model, group)
+        return {
+            row: (
+                prefix.keys_values[:, :, i, :, : len(row)].clone(),
+                prefix.last_hidden[i].clone(),
+            )
+            for i, row in enumerate(group)
+        }
 
 
-def _padded(found: Sequence[tuple[Tensor, Tensor]], lengths: Sequence[int]) -> Prefix:
+def _in_groups(rows: Sequence[Row]) -> Iterator[Group]:
+    """Rows in order of length, cut so that a group has about `CHUNK_TOKENS` tokens with padding."""
+    group: list[Row] = []
+    for row in rows:
+        if group and (len(group) + 1) * len(row) > CHUNK_TOKENS:
+            yield tuple(group)
+            group = []
+        group.append(row)
+    if group:
+        yield tuple(group)
+
+
+def _padded(found: Sequence[KeysValues], lengths: Sequence[int]) -> Prefix:
     first = found[0][0]
     layers, two, groups, _, dim = first.shape
     block = first.new_zeros(layers, two, len(found), groups, max(lengths), dim)
@@ -196,6 +219,4 @@ def encode_texts(
                 after = after[excess:]
         befores.append(tuple(before))
         afters.append(tuple(after))
-    encoded = EncodedTexts(tuple(befores), tuple(afters), tuple(texts), cache)
-    cache.plan(encoded.befores)
-    return encoded
+    return EncodedTexts(tuple(befores), tuple(afters), tuple(texts), cache, cache.divide(befores))

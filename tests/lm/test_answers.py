@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from softlens.errors import SoftlensError
 from softlens.lm import LM, answer_logits, score_answers
+from tests.conftest import tiny_model
 
 TEXTS = ["the film was good", "a bad story and a dull plot it was", "bright"]
 TEMPLATES = ["{text} {prompt}", "{text} {prompt} it was", "in short {prompt} {text} it was"]
@@ -99,6 +101,19 @@ def test_streamed_and_evicted_texts_score_the_same(
     total = small.cache.estimate(texts.befores)
     assert ("streamed" in caplog.text) == (total > limit)
     assert small.cache.used == (0 if total > limit else total)
+
+
+def test_bits_do_not_depend_on_what_was_asked_before(bpe_tokenizer: PreTrainedTokenizerFast):
+    many = [f"{text} {word}" for text in TEXTS for word in ("a", "it", "was", "dull")]
+    results = []
+    for asked_before in ([], [3, 7, 5]):
+        lm = LM(tiny_model("llama").bfloat16(), bpe_tokenizer, name="fresh")
+        texts = lm.encode_texts("{text} {prompt}", many)
+        for index in asked_before:
+            answer_logits(lm, [[4, 5]], texts.subset([index]))
+        answer_logits(lm, [[6]], lm.encode_texts("{text} {prompt}", many[:2]))
+        results.append(answer_logits(lm, [[4, 5]], texts))
+    assert torch.equal(*results)
 
 
 def test_a_second_use_of_the_cache_changes_nothing(any_lm: LM):
