@@ -246,11 +246,8 @@ def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Cont
     if key in lm.memo:
         return lm.memo[key]
     generator = torch.Generator().manual_seed(CONTROL_SEED)
-    allowed = torch.tensor(
-        [i for i in range(lm.vocab_size) if i not in lm.special_ids | lm.unused_ids]
-    )
-    picked = torch.randint(len(allowed), (RANDOM_PROMPTS, length), generator=generator)
-    drawn = [Prompt.from_ids(lm, row) for row in allowed[picked].tolist()]
+    picked = torch.randint(len(lm.ordinary_ids), (RANDOM_PROMPTS, length), generator=generator)
+    drawn = [Prompt.from_ids(lm, row) for row in lm.ordinary_ids[picked].tolist()]
     best: list[AnyPrompt] = []
     if task.readable:
         best = [_best_on_dev(lm, task, task.readable, truncate)]

@@ -153,10 +153,16 @@ class LM:
         return frozenset(range(self.vocab_size)) - frozenset(self.tokenizer.get_vocab().values())
 
     @cached_property
+    def ordinary_ids(self) -> Int[Tensor, " tokens"]:
+        """Every token that stands for text: neither special nor unused."""
+        left_out = self.special_ids | self.unused_ids
+        return torch.tensor([i for i in range(self.vocab_size) if i not in left_out])
+
+    @cached_property
     def sink(self) -> bool:
         """True where the first position is an attention sink, so that what it predicts is noise."""
-        ids = [i for i in range(self.vocab_size) if i not in self.special_ids | self.unused_ids]
-        row = torch.tensor([[self.bos_id, *ids[:: max(1, len(ids) // 8)][:8]]], device=self.device)
+        ids = self.ordinary_ids[:: max(1, len(self.ordinary_ids) // 8)][:8].tolist()
+        row = torch.tensor([[self.bos_id, *ids]], device=self.device)
         with torch.no_grad():
             states = self.model(
                 input_ids=row,

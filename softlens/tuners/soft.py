@@ -104,8 +104,6 @@ def _start(problem: Problem, options: SoftOptions, seed: int) -> tuple[Tensor, l
         rows = lm.embedding
         noise = torch.randn(length, lm.hidden_size, generator=generator).to(lm.device)
         return rows.mean(dim=0) + noise * rows.std(dim=0), None
-    allowed = torch.tensor(
-        [i for i in range(lm.vocab_size) if i not in lm.special_ids | lm.unused_ids]
-    )
-    picked = allowed[torch.randint(len(allowed), (length,), generator=generator)]
-    return lm.embed(picked.tolist()), picked.tolist()
+    draw = torch.randint(len(lm.ordinary_ids), (length,), generator=generator)
+    picked = lm.ordinary_ids[draw].tolist()
+    return lm.embed(picked), picked
