@@ -59,6 +59,7 @@ lab: $(SETUP)  ## open JupyterLab on the notebooks
 bench: $(SETUP)  ## compare speed and memory with the peers
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks.bench_parity
+	$(BIN)/python -m tests.benchmarks.bench_nearest_tokens
 	$(BIN)/python -m tests.benchmarks.bench_soft_prompt
 
 clean:  ## remove what was made here (the virtual environment stays)

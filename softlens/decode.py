@@ -6,6 +6,9 @@ With embedding rows e_t and a prompt vector v, the score of token t is
     l2       |e_t - v|                  low is near
     dot      e_t . v                    high is near
 
+All tokens are scored in float32 by one product of matrices; those that its rounding cannot tell
+from the k nearest are scored again in float64, and these scores are returned and ranked.
+
 Nearness is a claim about geometry, not about what the prompt does: see `softlens.evaluate`.
 """
 
@@ -18,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from softlens.display import Result, show, show_text, token_boxes
+from softlens.display import Result, piece, show, show_text, token_boxes
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM
 from softlens.prompts import Prompt
@@ -42,7 +45,11 @@ class NearestTokens(Result):
     unchanged: float | None
     """Share of positions whose nearest token is the one they started from; None if unknown."""
     frame: pd.DataFrame = field(repr=False, compare=False)
-    """``position, rank, token_id, token, score, start_token``; ranks start at 1."""
+    """``position, rank, token_id, token, score, start_token``; positions start at 0, ranks at 1."""
+    pieces: tuple[str, ...] = field(repr=False, compare=False)
+    """The token of each row as `softlens.display.piece` gives it, for views."""
+    start_pieces: tuple[str, ...] | None = field(repr=False, compare=False)
+    """The same of the token each position started from."""
 
     @property
     def headline(self) -> str:
@@ -56,14 +63,13 @@ class NearestTokens(Result):
         cells = self.frame.assign(
             cell=[
                 f"{show(token)} {score:.2f}"
-                for token, score in zip(self.frame["token"], self.frame["score"], strict=True)
+                for token, score in zip(self.pieces, self.frame["score"], strict=True)
             ]
         )
         wide = cells.pivot(index="position", columns="rank", values="cell")
         wide.columns = [f"rank {rank}" for rank in wide.columns]
-        starts = self.frame[self.frame["rank"] == 1].set_index("position")["start_token"]
-        if starts.notna().any():
-            wide.insert(0, "started from", starts.map(show))
+        if self.start_pieces is not None:
+            wide.insert(0, "started from", [show(token) for token in self.start_pieces])
         return wide.reset_index()
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
@@ -73,9 +79,13 @@ class NearestTokens(Result):
         return plot_nearest(self, ax)
 
     def _repr_html_(self) -> str:
-        first = self.frame[self.frame["rank"] == 1]
+        first = self.frame["rank"] == 1
         boxes = token_boxes(
-            first["token"].tolist(), first["score"].tolist(), self.metric, "nearest tokens"
+            [token for token, nearest in zip(self.pieces, first, strict=True) if nearest],
+            self.frame["score"][first].tolist(),
+            self.metric,
+            "nearest tokens",
+            strong="low" if self.metric == "l2" else "high",
         )
         return boxes + super()._repr_html_()
 
@@ -99,7 +109,7 @@ def nearest_tokens(
             out nothing. Rows of the embedding that no token maps to are never offered.
 
     Returns:
-        A `NearestTokens`. Equal scores are ordered by token id, the lower first.
+        A `NearestTokens`. Equal scores (in float64) are ordered by token id, the lower first.
 
     Raises:
         SoftlensError: an unknown metric; vectors of another width, not finite, or of length zero
@@ -119,24 +129,25 @@ def nearest_tokens(
             f"Got k={k}, wanted 1 to {lm.vocab_size - len(left_out)}: {lm.name!r} has "
             f"{lm.vocab_size} tokens and {len(left_out)} are left out."
         )
-    scores = _scores(lm, vectors, metric)
-    nearness = -scores if metric == "l2" else scores.clone()
-    nearness[:, left_out] = -torch.inf
-    ids = _top(nearness, k)
-    picked = scores.gather(1, ids)
+    if starts is not None and len(starts) != len(vectors):
+        raise SoftlensError(
+            f"Got {len(starts)} start_ids for a prompt of {len(vectors)} positions, wanted one for "
+            "each."
+        )
+    ids, scores = _nearest(lm, vectors, metric, left_out, k)
     rows = [
         {
             "position": position,
             "rank": rank + 1,
-            "token_id": int(ids[position, rank]),
-            "token": lm.token(int(ids[position, rank])),
-            "score": float(picked[position, rank]),
+            "token_id": index,
+            "token": lm.token(index),
+            "score": score,
             "start_token": None if starts is None else lm.token(starts[position]),
         }
         for position in range(len(ids))
-        for rank in range(k)
+        for rank, (index, score) in enumerate(zip(ids[position], scores[position], strict=True))
     ]
-    best = tuple(ids[:, 0].tolist())
+    best = tuple(row[0] for row in ids)
     kept = None if starts is None else sum(a == b for a, b in zip(best, starts, strict=True))
     return NearestTokens(
         text=lm.decode(best),
@@ -144,6 +155,8 @@ def nearest_tokens(
         metric=metric,
         unchanged=None if kept is None else kept / len(best),
         frame=pd.DataFrame(rows),
+        pieces=tuple(piece(lm, index) for row in ids for index in row),
+        start_pieces=None if starts is None else tuple(piece(lm, index) for index in starts),
     )
 
 
@@ -189,21 +202,55 @@ def _excluded(lm: LM, exclude: str | Iterable[int | str] | None) -> frozenset[in
     return frozenset(ids)
 
 
-def _scores(lm: LM, vectors: Tensor, metric: str) -> Float[Tensor, "length vocab"]:
+def _nearest(
+    lm: LM, vectors: Float[Tensor, "length hidden"], metric: str, left_out: list[int], k: int
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Ids and scores of the `k` nearest tokens of each vector, nearest first."""
+    nearness, slack = _nearness(lm, vectors, metric)
+    nearness[:, left_out] = -torch.inf
+    # At least the k nearest, and whatever rounding may have put behind them.
+    limits = nearness.topk(k, dim=1).values[:, -1] - slack
+    ids, scores = [], []
+    for row, limit, vector in zip(nearness, limits, vectors, strict=True):
+        kept = (row >= limit) & (row > -torch.inf)
+        candidates = kept.nonzero().flatten()  # by id, the lower first
+        exact = torch.cat([_exact(lm, part, vector, metric) for part in candidates.split(4096)])
+        order = torch.argsort(exact, descending=metric != "l2", stable=True)[:k]
+        ids.append(candidates.cpu()[order].tolist())
+        scores.append(exact[order].tolist())
+    return ids, scores
+
+
+def _nearness(
+    lm: LM, vectors: Float[Tensor, "length hidden"], metric: str
+) -> tuple[Float[Tensor, "length vocab"], Float[Tensor, " length"]]:
+    """What orders the tokens, high is near, in float32; and how far rounding may move two of them.
+
+    For "l2" that is 2 e . v - |e|^2, which falls as |e - v|^2 grows.
+    """
+    sizes = vectors.norm(dim=1)
     if metric == "cosine":
-        return torch.nn.functional.normalize(vectors, dim=1) @ lm.unit_embedding.T
+        # Divided by its largest entry first: squares of tiny or huge ones leave float32.
+        directions = vectors / vectors.abs().amax(dim=1, keepdim=True)
+        nearness = torch.nn.functional.normalize(directions, dim=1) @ lm.unit_embedding.T
+        scale = torch.ones_like(sizes)
+    else:
+        if "squared lengths" not in lm.memo:
+            lm.memo["squared lengths"] = lm.embedding.square().sum(dim=1)
+        squares = lm.memo["squared lengths"]
+        nearness, scale = vectors @ lm.embedding.T, sizes * squares.max().sqrt()
+        if metric == "l2":
+            nearness, scale = 2 * nearness - squares, 2 * scale + squares.max()
+    # |fl(x . y) - x . y| <= n eps |x| |y| for n products (Higham 2002, section 3.1), for each.
+    return nearness, 2 * lm.hidden_size * torch.finfo(torch.float32).eps * scale
+
+
+def _exact(lm: LM, ids: Tensor, vector: Tensor, metric: str) -> Tensor:
+    """The scores of tokens `ids` in float64, on the CPU: not every device has that type."""
+    rows, one = lm.embedding[ids].cpu().double(), vector.cpu().double()
+    if metric == "l2":
+        return (rows - one).norm(dim=1)
+    products = (rows * one).sum(dim=1)
     if metric == "dot":
-        return vectors @ lm.embedding.T
-    # |e - v|^2 expanded would lose the digits that tell near vectors apart.
-    return torch.cdist(vectors, lm.embedding, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _top(nearness: Tensor, k: int) -> Tensor:
-    """Ids of the `k` highest, ties by the lower id; topk alone leaves the order of ties open."""
-    worst = nearness.topk(k, dim=1).values[:, -1:]
-    rows = []
-    for row, limit in zip(nearness, worst, strict=True):
-        candidates = (row >= limit).nonzero().flatten()
-        order = torch.argsort(row[candidates], descending=True, stable=True)
-        rows.append(candidates[order][:k])
-    return torch.stack(rows)
+        return products
+    return products / (rows.norm(dim=1) * one.norm()).clamp_min(torch.finfo(torch.float64).tiny)

@@ -5,26 +5,36 @@ of characters, markup) comes out visible, on one line, and inert.
 """
 
 import html
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-MARKS = {" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥", "\ufffd": "\N{REPLACEMENT CHARACTER}"}
+if TYPE_CHECKING:
+    from softlens.lm import LM
+
+MARKS = {" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥", "\\": "\\\\"}
 # Letters that need a neighbour (Mn, Me, Mc), and what has no glyph or moves others (C*, Z*).
 _ESCAPED = ("C", "Z", "M")
+# Letters and symbols by their category that leave no ink: Hangul fillers, a Braille blank, a
+# musical null; and the marks above, so that a token that holds one is not taken for a space.
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\U0001d159␣⏎␍⇥")
 
 
 def show(text: str) -> str:
     r"""`text` with every character visible and inert, for a terminal.
 
-    Spaces, newlines and tabs get a mark; control, zero-width, directional, private and combining
-    characters are written as ``\u{200b}``; right-to-left letters are isolated so that they do
-    not reorder what stands beside them.
+    Spaces, newlines and tabs get a mark; control, zero-width, directional, private, blank and
+    combining characters are written as ``\u{200b}``, the bytes of half a character (see `piece`)
+    as ``\xe2``, a backslash as two; so unlike tokens look unlike. Right-to-left letters are
+    isolated so that they do not reorder what stands beside them. An empty text is ``\u{}``.
     """
+    if not text:
+        return "\\u{}"
     shown = "".join(_visible(character) for character in text)
-    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
+    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in shown):
         return f"\u2068{shown}\u2069"
     return shown
 
@@ -33,9 +43,10 @@ def show_text(text: str) -> str:
     """The same for running text: marks for spaces only at its ends, where they are not seen."""
     inner = text.strip(" ")
     if not inner:
-        return show(text)
+        return MARKS[" "] * len(text)
     before, _, after = text.partition(inner)
-    return show(before) + " ".join(show(word) for word in inner.split(" ")) + show(after)
+    words = (show(word) if word else "" for word in inner.split(" "))
+    return MARKS[" "] * len(before) + " ".join(words) + MARKS[" "] * len(after)
 
 
 def show_html(text: str) -> str:
@@ -43,15 +54,50 @@ def show_html(text: str) -> str:
     return html.escape(show(text), quote=True)
 
 
+def piece(lm: "LM", index: int) -> str:
+    r"""The text of one token, like ``lm.token``, but half a character keeps its bytes.
+
+    They are lone surrogates, as Python's "surrogateescape" makes them (PEP 383): `show` writes
+    them as ``\xe2``, while ``lm.token`` has the same U+FFFD for all of them. Such a text is for
+    showing only: no file or table takes it.
+    """
+    text = lm.token(index)
+    if "\ufffd" not in text:
+        return text
+    raw = str(lm.tokenizer.convert_ids_to_tokens(int(index)))
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", raw):  # sentencepiece's fallback
+        return bytes.fromhex(byte[1]).decode("utf-8", "surrogateescape")
+    if all(character in _BYTES for character in raw):
+        return bytes(_BYTES[c] for c in raw).decode("utf-8", "surrogateescape")
+    return text
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letter that stands for each byte in a byte-level vocabulary (GPT-2's ``encoder.py``)."""
+    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in kept]
+    return {chr(byte): byte for byte in kept} | {chr(0x100 + i): b for i, b in enumerate(others)}
+
+
+_BYTES = _byte_letters()
+
+
 def _visible(character: str) -> str:
     if character in MARKS:
         return MARKS[character]
-    category = unicodedata.category(character)
-    return f"\\u{{{ord(character):x}}}" if category.startswith(_ESCAPED) else character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    hidden = unicodedata.category(character).startswith(_ESCAPED) or character in _BLANK
+    return f"\\u{{{code:x}}}" if hidden else character
 
 
 def token_boxes(
-    tokens: Sequence[str], values: Sequence[float], unit: str, label: str = "tokens"
+    tokens: Sequence[str],
+    values: Sequence[float],
+    unit: str,
+    label: str = "tokens",
+    strong: str = "high",
 ) -> str:
     """Tokens as HTML boxes, each with its value in words; colour is never alone.
 
@@ -60,22 +106,30 @@ def token_boxes(
         values: one number a token, what the colour shows.
         unit: what the numbers are, "cosine" or "nats".
         label: what a screen reader calls the row.
+        strong: which values get the strong colour, "high" or "low". NaN gets none.
     """
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    known = [value for value in values if not pd.isna(value)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
     boxes = []
     for token, value in zip(tokens, values, strict=True):
-        strength = 0.08 + 0.42 * (value - low) / (high - low or 1)
+        share = 0.0 if pd.isna(value) else (value - low) / (high - low or 1)
+        strength = 0.08 + 0.42 * (share if strong == "high" else 1 - share)
+        strength = 0.0 if pd.isna(value) else strength
         boxes.append(
             '<span style="display:inline-block;margin:1px;padding:2px 6px;border-radius:4px;'
             "border:1px solid rgba(128,128,128,.5);font-family:monospace;text-align:center;"
             f'background:rgba(86,180,233,{strength:.2f})">{show_html(token)}'
-            f'<br><small style="opacity:.75">{value:.2f}</small></span>'
+            f'<br><small style="opacity:.75">{_score(value)}</small></span>'
         )
-    spoken = "; ".join(f"{show(t)} {v:.2f}" for t, v in zip(tokens, values, strict=True))
+    spoken = "; ".join(f"{show(t)} {_score(v)}" for t, v in zip(tokens, values, strict=True))
     return (
         f'<div role="img" aria-label="{html.escape(f"{label}: {spoken}")}">'
         f"{''.join(boxes)} <small>{html.escape(unit)}</small></div>"
     )
+
+
+def _score(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.2f}"
 
 
 class Result:
@@ -105,7 +159,9 @@ class Result:
         table = self.table
         if table.empty:
             return self.headline
-        rows = table.to_string(index=False, max_rows=20, line_width=110)
+        # Chinese and Japanese letters take two columns of a terminal.
+        with pd.option_context("display.unicode.east_asian_width", True):
+            rows = table.to_string(index=False, max_rows=20, line_width=110)
         return f"{self.headline}\n{rows}"
 
     def _repr_html_(self) -> str:

@@ -31,13 +31,15 @@ def soft_and_nearest(lm: LM, task: Task, runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         One row for each run and thing scored: ``task, scored, seed, accuracy,
-        accuracy_calibrated, accuracy_vocab, label_mass, loss, seconds, text``. Controls do not
-        depend on a seed: they have one row, random prompts one for each draw.
+        accuracy_calibrated, accuracy_vocab, label_mass, loss, seconds, chance, text``. Controls do
+        not depend on a seed: they have one row, random prompts one for each draw.
     """
     rows: list[dict[str, object]] = []
+    chance = 1 / len(task.label_words)
 
     def add(scored: str, seed: int, numbers: Mapping[str, object], text: str) -> None:
-        rows.append({"task": task.name, "scored": scored, "seed": seed, **numbers, "text": text})
+        row = {"task": task.name, "scored": scored, "seed": seed, **numbers, "chance": chance}
+        rows.append(row | {"text": text})
 
     for run in runs:
         nearest = Prompt.from_ids(lm, nearest_tokens(lm, run.prompt, k=1).token_ids)
@@ -68,7 +70,7 @@ def soft_vs_nearest(
         parts.append(soft_and_nearest(lm, task, runs))
     frame = pd.concat(parts, ignore_index=True)
     with plots.style():
-        figure, axes = plt.subplots(figsize=(1.6 + 2.4 * len(tasks), 3.0))
+        figure, axes = plt.subplots(figsize=(5.8, 0.55 + 1.7 * len(tasks)))
         plots.plot_controls(frame, axes)
         plots.save(figure, folder / "soft_vs_nearest", frame)
         plt.close(figure)
@@ -81,9 +83,11 @@ def soft_vs_nearest(
         f"({frame_dtype(lm)}) of soft prompts of length {length}, of the tokens nearest to them "
         "(cosine), of those tokens' text encoded anew, and of the controls: the best of the "
         "task's readable prompts (chosen on dev), random tokens and no prompt at all. Points are "
-        f"the {len(seeds)} seeds (random prompts: {RANDOM_PROMPTS} draws); bars are means with "
-        "95% bootstrap intervals over them. The best readable and the empty prompt depend on no "
-        f"seed and have one point. {sizes}.\n"
+        f"the {len(seeds)} seeds (random prompts: {RANDOM_PROMPTS} draws); ticks are "
+        "means, bars their 95% bootstrap intervals, the dashed line is chance. Label mass: mean "
+        "probability of the label words together; where it is small, accuracy is that of a choice "
+        "among words which the LM would hardly say. The best readable and the empty prompt depend "
+        f"on no seed and have one point. {sizes}.\n"
     )
     files.write_atomic(folder / "soft_vs_nearest.md", caption.encode())
     return frame

@@ -57,6 +57,7 @@ def show_plot(text: str) -> str:
     warning: the one is escaped, the other written as ``\u{...}``.
     """
     font = font_manager.get_font(font_manager.findfont(_RC["font.family"]))
+    # matplotlib lays letters out one by one, so that isolates have nothing to do here.
     shown = show(text).strip("\u2068\u2069").replace("$", r"\$")
     return "".join(c if font.get_char_index(ord(c)) else f"\\u{{{ord(c):x}}}" for c in shown)
 
@@ -89,10 +90,11 @@ def save(figure: Figure, path: Path, frame: pd.DataFrame | None = None) -> list[
         buffer = io.BytesIO()
         with mpl.rc_context(_RC):
             figure.savefig(buffer, format=suffix[1:], metadata=metadata)
-        written.append(path.with_suffix(suffix))
+        # Not with_suffix, which would cut "lambda_0.3" short.
+        written.append(path.with_name(path.name + suffix))
         files.write_atomic(written[-1], buffer.getvalue())
     if frame is not None:
-        written.append(path.with_suffix(".csv"))
+        written.append(path.with_name(path.name + ".csv"))
         files.write_atomic(written[-1], frame.to_csv(index=False).encode())
     return written
 
@@ -101,63 +103,74 @@ def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Accuracy of a soft prompt, of its readings and of the controls, for each task.
 
     Args:
-        frame: ``task, scored, seed, accuracy``, as `softlens.figures.soft_and_nearest` gives it.
+        frame: ``task, scored, seed, accuracy, label_mass`` and, for the line of chance,
+            ``chance``, as `softlens.figures.soft_and_nearest` gives it.
         ax: where to draw; a new figure unless given.
 
     Returns:
-        The Axes: a point for each seed, and a bar with its 95% bootstrap interval for the mean.
+        The Axes, one row for each thing scored: a point for each seed, a tick at their mean with
+        a bar for its 95% bootstrap interval, and in words the mean and the label mass: an
+        accuracy with hardly any label mass is that of a prompt which asks something else.
     """
     if frame.empty:
         raise SoftlensError("Got an empty table, wanted rows of task, scored, seed and accuracy.")
+    if absent := {"task", "scored", "accuracy", "label_mass"} - set(frame.columns):
+        raise SoftlensError(f"Got a table without {sorted(absent)}; it has {list(frame.columns)}.")
     tasks = list(dict.fromkeys(frame["task"]))
     names = [name for name in COLOURS if name in set(frame["scored"])]
+    # A task is its heading and a row for each name; a gap stands before the next.
+    heads = {task: number * (len(names) + 1.7) for number, task in enumerate(tasks)}
+    last = heads[tasks[-1]] + len(names)
+    masses = frame.groupby(["task", "scored"])["label_mass"].mean()
+    ticks: dict[float, str] = {}
     with style():
         if ax is None:
-            _, ax = plt.subplots(figsize=(1.6 + 2.4 * len(tasks), 3.0))
-        summary = mean_interval(frame, ["task", "scored"], "accuracy")
-        width = 0.8 / len(names)
-        for place in summary.to_dict("records"):
-            task, scored, mean = place["task"], place["scored"], float(place["mean"])
-            middle = tasks.index(task) + (names.index(scored) - (len(names) - 1) / 2) * width
-            colour = COLOURS[scored]
-            ax.bar(middle, mean, width * 0.86, color=colour, alpha=0.25, edgecolor=colour)
-            if np.isfinite(place["low"]):
-                ax.plot([middle] * 2, [place["low"], place["high"]], color=colour, lw=1.6)
+            _, ax = plt.subplots(figsize=(5.8, 0.55 + 0.23 * (last + 1)))
+        aside: Any = {"transform": ax.get_yaxis_transform(), "va": "center", "ha": "right"}
+        for task, head in heads.items():
+            ax.text(-0.02, head, task, fontweight="bold", **aside)
+            if "chance" in frame:
+                chance = frame.loc[frame["task"] == task, "chance"].iloc[0]
+                label = "chance" if task == tasks[0] else None
+                ax.plot([chance] * 2, [head + 0.5, head + len(names) + 0.5], color="0.45",
+                        ls=(0, (2, 2)), lw=1, zorder=0, label=label)  # fmt: skip
+        for row in mean_interval(frame, ["task", "scored"], "accuracy").to_dict("records"):
+            task, scored, mean = row["task"], row["scored"], float(row["mean"])
+            y, colour = heads[task] + 1 + names.index(scored), COLOURS[scored]
+            ticks[y] = scored
+            ax.axhline(y, color="0.93", lw=0.8, zorder=-1)
+            if np.isfinite(row["low"]):
+                ax.plot([row["low"], row["high"]], [y, y], color=colour, lw=5, alpha=0.35,
+                        solid_capstyle="butt", zorder=1)  # fmt: skip
+            if row["n"] > 1:
+                ax.plot([mean, mean], [y - 0.33, y + 0.33], color=colour, lw=1.6, zorder=2)
             points = frame[(frame["task"] == task) & (frame["scored"] == scored)]["accuracy"]
-            spread = np.linspace(-0.2, 0.2, len(points)) * width if len(points) > 1 else [0.0]
-            ax.scatter(
-                middle + np.asarray(spread),
-                points,
-                s=16,
-                color=colour,
-                marker=MARKERS[scored],
-                edgecolor="white",
-                linewidth=0.4,
-                zorder=3,
-                clip_on=False,
-                label=scored if task == tasks[0] else None,
-            )
-            ax.annotate(
-                f"{mean:.2f}",
-                (middle, 0.012),
-                ha="center",
-                fontsize=6.5,
-                rotation=90,
-                va="bottom",
-            )
-        ax.set_xticks(range(len(tasks)), tasks)
-        ax.set_ylim(0, 1)
-        ax.set_ylabel("test accuracy (share of texts)")
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="what is scored")
-        sns.despine(ax=ax)
+            # Equal accuracies stay countable.
+            around = y + (np.linspace(-0.2, 0.2, len(points)) if len(points) > 1 else np.zeros(1))
+            ax.scatter(points, around, s=26, color=colour, marker=MARKERS[scored],
+                       edgecolor="white", lw=0.4, zorder=3, clip_on=False)  # fmt: skip
+            ax.text(1.1, y, f"{mean:.2f}", **aside)
+            mass = masses[task, scored]
+            ax.text(1.29, y, f"{mass:.2f}" if mass >= 0.01 else f"{mass:.0e}", **aside)
+        for x, heading in ((1.1, "mean"), (1.29, "label mass")):
+            ax.text(x, -0.1, heading, color="0.35", fontsize=8, **aside)
+        # The legend has one neutral sample of each sign: rows are named at their side.
+        ax.scatter([], [], s=26, color="0.35", label="a seed (random: a draw)")
+        ax.plot([], [], color="0.35", lw=5, alpha=0.35, label="95% bootstrap interval of the mean")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / (0.23 * (last + 1))), ncols=3,
+                  fontsize=8, columnspacing=1.2, handlelength=1.4)  # fmt: skip
+        ax.set_yticks(list(ticks), list(ticks.values()))
+        ax.set_ylim(last + 0.6, -0.5)
+        ax.set_xlim(0, 1)
+        ax.set_xlabel("test accuracy (share of texts)")
+        ax.tick_params(axis="y", length=0)
+        sns.despine(ax=ax, left=True)
     return ax
 
 
 def plot_nearest(nearest: "NearestTokens", ax: Axes | None = None) -> Axes:
     """Position x rank: each cell a token, coloured and labelled by its score."""
     scores = nearest.frame.pivot(index="rank", columns="position", values="score")
-    tokens = nearest.frame.pivot(index="rank", columns="position", values="token")
-    starts = nearest.frame[nearest.frame["rank"] == 1].set_index("position")["start_token"]
     with style():
         if ax is None:
             size = (1.6 + 1.1 * scores.shape[1], 0.9 + 0.42 * scores.shape[0])
@@ -172,7 +185,7 @@ def plot_nearest(nearest: "NearestTokens", ax: Axes | None = None) -> Axes:
             ax.text(
                 column,
                 row,
-                f"{show_plot(str(tokens.iat[row, column]))}\n{score:.2f}",
+                f"{show_plot(nearest.pieces[column * len(values) + row])}\n{score:.2f}",
                 ha="center",
                 va="center",
                 fontsize=7,
@@ -181,10 +194,10 @@ def plot_nearest(nearest: "NearestTokens", ax: Axes | None = None) -> Axes:
                 else "black",
                 linespacing=1.0,
             )
-        labels = [
-            f"{position}" if start is None else f"{position}\nfrom {show_plot(start)}"
-            for position, start in starts.items()
-        ]
+        labels = [str(position) for position in scores.columns]
+        if nearest.start_pieces is not None:
+            starts = map(show_plot, nearest.start_pieces)
+            labels = [f"{p}\nfrom {start}" for p, start in zip(labels, starts, strict=True)]
         ax.set_xticks(range(len(labels)), labels, fontsize=7.5)
         ax.set_yticks(range(len(scores)), scores.index)
         ax.set_xlabel("prompt position")

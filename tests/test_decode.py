@@ -1,5 +1,6 @@
 """Nearest tokens against a loop in float64."""
 
+import re
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -39,7 +40,7 @@ def test_equal_to_a_loop_in_float64(any_lm: LM, metric):
     table = got.frame.pivot(index="position", columns="rank", values="token_id").to_numpy()
     assert table.tolist() == ids
     shown = got.frame.pivot(index="position", columns="rank", values="score").to_numpy()
-    np.testing.assert_allclose(shown, scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(shown, scores, rtol=1e-12, atol=1e-12)
     assert got.token_ids == tuple(row[0] for row in ids)
     assert got.text == any_lm.decode(got.token_ids)
     assert list(got.frame.columns) == [
@@ -68,17 +69,57 @@ def test_it_remembers_the_start(any_lm: LM):
     assert firsts == [any_lm.token(i) for i in starts]
 
 
-def test_ties_go_to_the_lower_id(tiny: Callable[..., LM], monkeypatch: pytest.MonkeyPatch):
-    lm = tiny()
-    rows = lm.embedding.clone()
-    rows[[9, 40, 200]] = rows[300].clone()
+def with_embedding(lm: LM, rows: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm, "embedding", rows)
     monkeypatch.setattr(lm, "unit_embedding", torch.nn.functional.normalize(rows, dim=1))
-    for metric in ("cosine", "l2"):
-        got = nearest_tokens(lm, rows[300][None], k=4, metric=metric)
-        assert got.frame["token_id"].tolist() == [9, 40, 200, 300]
-        first = nearest_tokens(lm, rows[300][None], k=2, metric=metric)
-        assert first.frame["token_id"].tolist() == [9, 40]
+    monkeypatch.setattr(lm, "memo", {})
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "dot"])
+@pytest.mark.parametrize("positions", [1, 3])
+def test_ties_go_to_the_lower_id(
+    tiny: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, metric: str, positions: int
+):
+    lm = tiny()
+    rows = lm.embedding.clone()
+    # At the edge of a product of matrices equal rows get unequal bits.
+    rows[[9, 40, 200]] = rows[319].clone() * 3
+    rows[319] = rows[9]
+    with_embedding(lm, rows, monkeypatch)
+    vectors = rows[319].repeat(positions, 1)
+    got = nearest_tokens(lm, vectors, k=4, metric=metric)
+    assert got.frame["token_id"].tolist() == [9, 40, 200, 319] * positions
+    assert got.frame.groupby("position")["score"].nunique().eq(1).all()
+    first = nearest_tokens(lm, vectors, k=2, metric=metric)
+    assert first.frame["token_id"].tolist() == [9, 40] * positions
+
+
+def test_all_tokens_tie_with_a_zero_vector(tiny: Callable[..., LM]):
+    got = nearest_tokens(tiny(), torch.zeros(1, 32), k=3, metric="dot", exclude=[1])
+    assert got.frame["token_id"].tolist() == [0, 2, 3]
+
+
+def test_scores_that_float32_cannot_tell_apart(
+    tiny: Callable[..., LM], monkeypatch: pytest.MonkeyPatch
+):
+    lm = tiny()
+    rows = lm.embedding.clone()
+    vector = 100 * rows[7]
+    rows[11:111] = vector + 1e-4 * torch.randn(100, 32, generator=torch.Generator().manual_seed(0))
+    with_embedding(lm, rows, monkeypatch)
+    got = nearest_tokens(lm, vector[None], k=20, metric="l2").frame
+    ids, scores = brute_force(lm, vector[None], 20, "l2")
+    assert got["token_id"].tolist() == ids[0]
+    np.testing.assert_allclose(got["score"], scores[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_cosine_does_not_see_the_size(tiny: Callable[..., LM], size: float):
+    lm = tiny()
+    vector = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    small, usual = nearest_tokens(lm, size * vector), nearest_tokens(lm, vector)
+    assert small.token_ids == usual.token_ids
+    np.testing.assert_allclose(small.frame["score"], usual.frame["score"], rtol=1e-5)
 
 
 def test_special_unused_and_named_tokens_are_left_out(tiny: Callable[..., LM], monkeypatch):
@@ -117,6 +158,33 @@ def test_bad_input(tiny: Callable[..., LM]):
         nearest_tokens(lm, torch.ones(1, 32), exclude=[900])
     with pytest.raises(SoftlensError, match="made for 'tiny-gpt2-1'"):
         nearest_tokens(lm, Prompt.from_text(tiny("gpt2", seed=1), "film"))
+    with pytest.raises(SoftlensError, match="Got 1 start_ids for a prompt of 2 positions"):
+        nearest_tokens(lm, Prompt.soft(lm, torch.ones(2, 32), start_ids=[5]))
+
+
+def test_halves_of_characters_keep_their_bytes_in_every_view(tiny: Callable[..., LM]):
+    lm = tiny()
+    halves = lm.encode("\u00e9")  # two bytes, of which the tokenizer knows no whole
+    got = nearest_tokens(lm, Prompt.soft(lm, lm.embed(halves), start_ids=halves[::-1]), k=1)
+    assert got.token_ids == tuple(halves)
+    assert got.text == "\u00e9"
+    assert got.frame["token"].tolist() == ["\ufffd", "\ufffd"]
+    got.frame.to_csv()
+    table = got.table
+    assert table["rank 1"].tolist() == [r"\xc3 1.00", r"\xa9 1.00"]
+    assert table["started from"].tolist() == [r"\xa9", r"\xc3"]
+    assert r"\xc3" in got._repr_html_()
+    axes = got.plot()
+    assert axes.texts[0].get_text() == "\\xc3\n1.00"
+    plt.close(axes.figure)
+
+
+def test_near_has_the_strong_colour_whichever_way_the_metric_runs(tiny: Callable[..., LM]):
+    lm = tiny()
+    vectors = torch.stack([lm.embedding[70], lm.embedding[80] + 1])
+    for metric in ("cosine", "l2"):
+        boxes = nearest_tokens(lm, vectors, k=1, metric=metric)._repr_html_()
+        assert re.findall(r"rgba\(86,180,233,(\S+)\)", boxes) == ["0.50", "0.08"]
 
 
 def test_the_picture_shows_tokens_scores_and_starts(any_lm: LM):

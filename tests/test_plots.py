@@ -16,7 +16,14 @@ SCORED = list(plots.COLOURS)
 @pytest.fixture
 def frame() -> pd.DataFrame:
     rows = [
-        {"task": task, "scored": scored, "seed": seed, "accuracy": 0.4 + 0.1 * seed + 0.05 * i}
+        {
+            "task": task,
+            "scored": scored,
+            "seed": seed,
+            "accuracy": 0.4 + 0.1 * seed + 0.05 * i,
+            "label_mass": 10.0**-i / 2,
+            "chance": 0.5 if task == "one" else 0.25,
+        }
         for task in ("one", "two")
         for i, scored in enumerate(SCORED)
         for seed in (range(3) if i < 3 else range(1))
@@ -57,10 +64,23 @@ def test_the_figure_shows_every_seed(frame: pd.DataFrame):
     axes = plots.plot_controls(frame)
     points = sum(len(drawn.get_offsets()) for drawn in axes.collections)
     assert points == len(frame)
-    assert axes.get_ylim() == (0, 1)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == SCORED
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["one", "two"]
+    assert axes.get_xlim() == (0, 1)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == SCORED * 2
+    words = [text.get_text() for text in axes.texts]
+    assert [word for word in words if word in ("one", "two")] == ["one", "two"]
+    # Means and label masses in words, the small ones by their power of ten.
+    assert {"0.50", "0.65", "0.05", "5e-04"} <= set(words)
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[0] == "chance"
+    assert "95% bootstrap interval of the mean" in legend
+    dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+    assert dashed == [0.5, 0.25]
     plt.close(axes.figure)
+    without = plots.plot_controls(frame.drop(columns="chance"))
+    assert "chance" not in [text.get_text() for text in without.get_legend().get_texts()]
+    plt.close(without.figure)
+    with pytest.raises(SoftlensError, match=r"without \['label_mass'\]"):
+        plots.plot_controls(frame.drop(columns="label_mass"))
     with pytest.raises(SoftlensError, match="Got an empty table"):
         plots.plot_controls(frame.iloc[:0])
 
@@ -69,14 +89,16 @@ def test_saved_whole_and_the_same_twice(frame: pd.DataFrame, tmp_path: Path):
     contents = []
     for folder in ("first", "second"):
         axes = plots.plot_controls(frame)
-        written = plots.save(axes.figure, tmp_path / folder / "figure", frame)
+        written = plots.save(axes.figure, tmp_path / folder / "lambda_0.3", frame)
         plt.close(axes.figure)
-        assert [path.suffix for path in written] == [".pdf", ".png", ".csv"]
+        assert [path.name.removeprefix("lambda_0.3") for path in written] == [
+            ".pdf", ".png", ".csv",
+        ]  # fmt: skip
         contents.append([path.read_bytes() for path in written])
     assert contents[0] == contents[1]
     assert contents[0][0].startswith(b"%PDF")
     assert b"/FontFile2" in contents[0][0]
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "first" / "figure.csv"), frame)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "first" / "lambda_0.3.csv"), frame)
 
 
 def test_training_paths():
