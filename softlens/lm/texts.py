@@ -123,11 +123,6 @@ class KeyValueCache:
             found |= self._computed(group)
         return _padded([found[row] for row in rows], [len(row) for row in rows])
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
-        self.used = 0
-
     def _of_group(self, group: Group) -> dict[Row, KeysValues]:
         if group in self._kept:
             self._kept.move_to_end(group)

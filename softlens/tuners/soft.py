@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from softlens.decode import nearest_tokens
 from softlens.errors import SoftlensError
 from softlens.lm import EncodedTexts
 from softlens.objectives import TaskLoss, task_loss
@@ -73,18 +74,11 @@ class SoftTuner(Tuner):
     @property
     def token_ids(self) -> list[int]:
         """The nearest tokens by cosine, special and unused ones left out."""
-        return nearest_ids(self.problem, self.vectors)
+        return list(nearest_tokens(self.problem.lm, self.vectors, k=1).token_ids)
 
     def prompt(self, vectors: Tensor) -> Prompt:
         """A soft prompt that knows where it started."""
         return Prompt.soft(self.problem.lm, vectors, self.start_ids)
-
-
-def nearest_ids(problem: Problem, vectors: Tensor) -> list[int]:
-    """Nearest allowed token of each vector by cosine."""
-    from softlens.decode import nearest_tokens
-
-    return list(nearest_tokens(problem.lm, vectors, k=1).token_ids)
 
 
 def _start(problem: Problem, options: SoftOptions, seed: int) -> tuple[Tensor, list[int] | None]:
