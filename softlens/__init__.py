@@ -22,6 +22,7 @@ from softlens.evaluation import Controls, Evaluation, controls, evaluate, evalua
 from softlens.lm import LM, load_lm
 from softlens.plots import plot_controls, plot_front, style
 from softlens.prompts import Prompt
+from softlens.proxies import proxies
 from softlens.runs import Run, RunConfig, load_run
 from softlens.tasks import Split, Task
 from softlens.tuners import tune
@@ -49,6 +50,7 @@ __all__ = [
     "organism",
     "plot_controls",
     "plot_front",
+    "proxies",
     "style",
     "tune",
 ]

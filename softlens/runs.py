@@ -32,7 +32,9 @@ class RunConfig(BaseModel):
     method: str = Field(description="name of the tuner")
     length: int = Field(description="positions of the prompt")
     proxies: dict[str, float] = Field(description="weight of each proxy of interpretability")
-    steps: int = Field(description="update steps at most")
+    judge: str | None = Field(default=None, description="name and checksum of the judge LM")
+    description: str | None = Field(default=None, description="the user's, of the task")
+    steps: int = Field(description="update steps, or rounds of a search, at most")
     seed: int = Field(description="of the start and of the order of texts")
     options: dict[str, Any] = Field(description="the method's own options, all of them")
     version: int = Field(default=VERSION, description="of the meaning of these fields")
@@ -49,7 +51,7 @@ class Run(Result):
     config: RunConfig
     history: pd.DataFrame = field(repr=False, compare=False)
     """One row a step: ``step, objective, task_loss, <each proxy>, grad_norm_task, ...,
-    tokens_changed, accuracy_dev, loss_dev``; losses in nats."""
+    tokens_changed, accuracy_dev, loss_dev, evaluations``; losses in nats."""
     metrics: dict[str, float | str]
     """Test accuracies with their controls, label mass, loss, seconds, and how it ended."""
 

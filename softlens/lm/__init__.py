@@ -5,7 +5,13 @@
 * `token_surprisal`: nats per token of prompts in a stated context.
 """
 
-from softlens.lm.answers import AnswerScores, answer_chunks, answer_logits, score_answers
+from softlens.lm.answers import (
+    AnswerScores,
+    answer_chunks,
+    answer_logits,
+    score_answers,
+    word_logits,
+)
 from softlens.lm.frozen import LM
 from softlens.lm.sources import available, load_lm
 from softlens.lm.surprisals import default_context, token_surprisal
@@ -22,4 +28,5 @@ __all__ = [
     "load_lm",
     "score_answers",
     "token_surprisal",
+    "word_logits",
 ]

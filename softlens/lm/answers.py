@@ -87,23 +87,35 @@ def score_answers(
 
 
 @torch.no_grad()
+def word_logits(
+    lm: LM, prompts: Prompts, texts: EncodedTexts, words: Int[Tensor, " words"] | None
+) -> Float[Tensor, "prompts texts answers"]:
+    """`answer_logits` without gradients, in chunks: for many prompts on many texts."""
+    count = lm.vocab_size if words is None else len(words)
+    found = torch.empty(len(prompts), len(texts), count, device=lm.device)
+    for some_prompts, some_texts, logits in answer_chunks(lm, prompts, texts, words):
+        found[torch.tensor(some_prompts)[:, None], torch.tensor(some_texts)[None, :]] = logits
+    return found
+
+
+@torch.no_grad()
 def answer_chunks(
-    lm: LM, prompts: Prompts, texts: EncodedTexts
-) -> Iterator[tuple[list[int], list[int], Float[Tensor, "prompts texts vocab"]]]:
-    """Yield (prompt indices, text indices, logits over the whole vocabulary), part by part."""
+    lm: LM, prompts: Prompts, texts: EncodedTexts, words: Int[Tensor, " words"] | None = None
+) -> Iterator[tuple[list[int], list[int], Float[Tensor, "prompts texts answers"]]]:
+    """Yield (prompt indices, text indices, logits of `words` or of all tokens), part by part."""
     vectors, sizes = as_vectors(lm, prompts, texts)
     per_prompt = max(1, vectors.shape[1])
     together = max(1, min(len(sizes), FOLD_TOKENS // per_prompt))
     tokens_each = together * (per_prompt if texts.text_first else per_prompt + texts.longest)
     # Logits over a large vocabulary, not hidden states, are what fills the memory.
-    most_pairs = max(1, (1 << 27) // (4 * lm.vocab_size))
+    most_pairs = max(1, (1 << 27) // (4 * (lm.vocab_size if words is None else len(words))))
     budget = min(CHUNK_TOKENS, most_pairs * max(1, tokens_each // together))
     for chosen in texts.chunks(tokens_each, budget):
         part = texts.subset(chosen)
         for start in range(0, len(sizes), together):
             stop = min(start + together, len(sizes))
             hidden = _answer_states(lm, vectors[start:stop], sizes[start:stop], part)
-            yield list(range(start, stop)), chosen, lm.logits(hidden.transpose(0, 1))
+            yield list(range(start, stop)), chosen, lm.logits(hidden.transpose(0, 1), words)
 
 
 def as_vectors(

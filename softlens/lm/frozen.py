@@ -176,7 +176,7 @@ class LM:
     # -- text and tokens ----------------------------------------------------------------------
 
     @cached_property
-    def _spaces_in_tokens(self) -> bool:
+    def spaces_in_tokens(self) -> bool:
         """True where a token carries the space before it, and a text does not gain one."""
         plain, spaced = self._ids("a"), self._ids(" a")
         return plain != spaced and self._ids("a a") == plain + spaced
@@ -190,7 +190,7 @@ class LM:
         With `leading_space` the text is encoded as it would be inside a sentence: the space
         before it belongs to its first token where the tokenizer works that way.
         """
-        if leading_space and self._spaces_in_tokens and text and not text[0].isspace():
+        if leading_space and self.spaces_in_tokens and text and not text[0].isspace():
             text = " " + text
         return self._ids(text)
 

@@ -27,8 +27,8 @@ class Head:
     def __init__(self, model: PreTrainedModel, embedding: Tensor) -> None:
         layer: Any = model.get_output_embeddings()
         inputs: Any = model.get_input_embeddings()
-        tied = layer.weight.data_ptr() == inputs.weight.data_ptr()
-        self.weight = embedding if tied else layer.weight.detach().float()
+        self.tied = layer.weight.data_ptr() == inputs.weight.data_ptr()
+        self.weight = embedding if self.tied else layer.weight.detach().float()
         bias = getattr(layer, "bias", None)
         self.bias = None if bias is None else bias.detach().float()
         config = model.config
@@ -42,7 +42,20 @@ class Head:
         """Logits of every token, or of `words` only."""
         weight = self.weight if words is None else self.weight[words]
         bias = self.bias if self.bias is None or words is None else self.bias[words]
-        logits = torch.nn.functional.linear(hidden.float(), weight, bias) * self.scale
+        return self._bounded(torch.nn.functional.linear(hidden.float(), weight, bias))
+
+    def own(
+        self,
+        hidden: Float[Tensor, "*batch length hidden"],
+        rows: Float[Tensor, "*rows length hidden"],
+        ids: Int[Tensor, "*rows length"],
+    ) -> Float[Tensor, "*batch length"]:
+        """The logit of one row for each position, as if `rows` stood at `ids` in the head."""
+        products = (hidden.float() * rows).sum(dim=-1)
+        return self._bounded(products if self.bias is None else products + self.bias[ids])
+
+    def _bounded(self, products: Tensor) -> Tensor:
+        logits = products * self.scale
         return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
 
     @torch.no_grad()

@@ -29,6 +29,7 @@ def token_surprisal(
     prompts: Sequence[Sequence[int]],
     context: Context | None = None,
     vectors: Float[Tensor, "prompts length hidden"] | None = None,
+    as_targets: bool = False,
 ) -> Float[Tensor, "prompts contexts length"]:
     """-log p(token | context and the tokens before it), in nats.
 
@@ -38,14 +39,22 @@ def token_surprisal(
         context: what stands before; None means `default_context`.
         vectors: what the LM is fed in the place of the ids' embeddings (the same shape), for
             gradients with respect to the prompt as *context*; the scored ids stay.
+        as_targets: score `vectors` themselves in the place of the ids' rows of the (tied) head,
+            so that gradients also reach a token as what is *predicted*.
 
     Returns:
         Nats, shape (P, contexts, longest prompt); "bos" and "bos." are one context each. Behind
         the end of a shorter prompt stands NaN.
 
     Raises:
-        SoftlensError: for an empty prompt, or texts that do not stand before the prompt.
+        SoftlensError: for an empty prompt, texts that do not stand before the prompt, or
+            `as_targets` on an LM whose head is not its embedding.
     """
+    if as_targets and not lm.head.tied:
+        raise SoftlensError(
+            f"The head of {lm.name!r} is not its input embedding, so that a prompt's vectors are "
+            "no rows of it. Use the surprisal of the tokens ('perplexity') instead."
+        )
     texts = _context_texts(lm, default_context(lm) if context is None else context)
     if min((len(row) for row in prompts), default=0) == 0:
         raise SoftlensError("The surprisal of an empty prompt is not defined; got a length of 0.")
@@ -64,7 +73,9 @@ def token_surprisal(
         # The head over the whole vocabulary is the cost here, so the chunks are smaller.
         budget = min(CHUNK_TOKENS, max(1, (1 << 27) // (4 * lm.vocab_size)))
         for chosen in texts.chunks(ids[pick].numel(), budget):
-            parts.append(_nats(lm, texts.subset(chosen), fed[pick], sizes[pick], ids[pick]))
+            rows_of = fed[pick] if as_targets else None
+            part = texts.subset(chosen)
+            parts.append(_nats(lm, part, fed[pick], sizes[pick], ids[pick], rows_of))
             order += chosen
         columns = torch.cat(parts)[torch.tensor(order, device=lm.device).argsort()]
         rows.append(columns.transpose(0, 1))
@@ -90,7 +101,12 @@ def _context_texts(lm: LM, context: Context) -> EncodedTexts:
 
 
 def _nats(
-    lm: LM, texts: EncodedTexts, fed: Tensor, sizes: Tensor, ids: Tensor
+    lm: LM,
+    texts: EncodedTexts,
+    fed: Tensor,
+    sizes: Tensor,
+    ids: Tensor,
+    rows: Tensor | None,
 ) -> Float[Tensor, "contexts prompts length"]:
     if lm.path == "plain" or fed.shape[1] + texts.longest > lm.fast_length:
         afters = [()] * len(texts)
@@ -104,4 +120,6 @@ def _nats(
             states = torch.cat([first, inner], dim=2)
     logits = lm.logits(states)
     target = ids[None, :, :, None].expand(len(texts), -1, -1, -1)
+    if rows is not None:
+        logits = logits.scatter(-1, target, lm.head.own(states, rows, ids)[..., None])
     return logits.logsumexp(dim=-1) - logits.gather(-1, target).squeeze(-1)

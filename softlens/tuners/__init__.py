@@ -6,12 +6,16 @@ To add one: write a class like `softlens.tuners.soft.SoftTuner`, and name it in 
 import logging
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from softlens.decode import nearest_tokens
 from softlens.errors import SoftlensError, near
 from softlens.evaluation import controls, evaluate
 from softlens.lm import LM
+from softlens.objectives import Objective
+from softlens.prompts import Prompt
+from softlens.proxies import PROXIES, Proposals
 from softlens.runs import Run, RunConfig
 from softlens.tasks import Task
 from softlens.tuners.base import INTERRUPTED, Outcome, Problem, Tuner, TunerOptions, run_loop
@@ -21,8 +25,8 @@ log = logging.getLogger(__name__)
 
 TUNERS: dict[str, type[Tuner]] = {"soft": SoftTuner}
 
-# Update steps: small LMs are cheap to step and need more of them.
-SMALL_BUDGET, BUDGET = 400, 150
+MOST_ROUNDS = 1000
+"""Of a search, whose budget is counted in evaluations."""
 START_STRIDE = 1_000_003
 
 
@@ -35,6 +39,8 @@ def tune(
     steps: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    judge: LM | None = None,
+    description: str | None = None,
     **options: Any,
 ) -> Run:
     """Train a prompt of `length` positions for `task`, and measure it with its controls.
@@ -44,11 +50,14 @@ def tune(
         task: what to train for: its train split is trained on, dev selects, test is reported.
         method: a name in `softlens.tuners.TUNERS`.
         length: positions of the prompt.
-        proxies: weight of each proxy of interpretability in the objective.
-        steps: update steps at most; None picks by the size of the LM (400 below ten million
-            parameters, else 150) and logs which.
+        proxies: weight of each proxy of interpretability in the objective; ``sl.proxies()`` lists
+            them. A weight of 0 only logs it.
+        steps: update steps at most; None picks by the size of the LM and logs which. Methods that
+            search count evaluations instead (their option of that name).
         seed: of the start and of the order of texts; the same seed gives the same bits on a CPU.
         progress: show a progress bar.
+        judge: another LM, for the proxies that need one.
+        description: what the task asks, in your words, for the proxies that need it.
         **options: the method's own, each documented in its ``Options``.
 
     Returns:
@@ -60,14 +69,19 @@ def tune(
     """
     tuner_class = _tuner(method)
     chosen = _options(method, tuner_class, options)
-    if proxies:
+    weights = dict(proxies or {})
+    if steps is not None and tuner_class.in_evaluations:
         raise SoftlensError(
-            f"Got proxies {sorted(proxies)}: the method {method!r} trains for the task alone."
+            f"Got steps={steps}, but the budget of {method!r} is counted in evaluations (prompt x "
+            "text forward passes): pass evaluations=."
         )
     if steps is not None and steps < 1:
         raise SoftlensError(f"Got steps={steps}, wanted at least 1, or None for a budget.")
-    problem = Problem.encode(lm, task, length, chosen.truncate)
-    budget = _budget(lm) if steps is None else steps
+    problem = Problem.encode(lm, task, length, chosen.truncate, chosen.ban)
+    _check_judge(lm, judge)
+    setting = problem.setting(judge, description)
+    tuner_class.check(method, weights, setting, length)
+    budget = _budget(lm, tuner_class) if steps is None else steps
     config = RunConfig(
         lm=lm.name,
         lm_checksum=lm.checksum,
@@ -78,20 +92,27 @@ def tune(
         texts=(len(task.train), len(task.dev), len(task.test)),
         method=method,
         length=length,
-        proxies=proxies or {},
+        proxies=weights,
+        judge=None if judge is None else f"{judge.name} ({judge.checksum})",
+        description=description,
         steps=budget,
         seed=seed,
         options=chosen.model_dump(mode="json"),
     )
+    objective = Objective(setting, weights, chosen.loss, chosen.calibrated, chosen.mass)
     outcomes: list[tuple[Tuner, Outcome]] = []
     for start in range(chosen.starts):
         # Far apart, so that no start of one seed is a start of another.
-        tuner = tuner_class(problem, chosen, budget, seed + START_STRIDE * start)
-        outcomes.append((tuner, run_loop(tuner, problem, chosen, budget, seed, progress)))
-        if outcomes[-1][1].accuracy_dev == 1 or outcomes[-1][1].ended == INTERRUPTED:
+        tuner = tuner_class(problem, objective, chosen, budget, seed + START_STRIDE * start)
+        outcomes.append((tuner, run_loop(tuner, problem, objective, chosen, budget, progress)))
+        done = outcomes[-1][1].accuracy_dev == 1 and not weights
+        if done or outcomes[-1][1].ended == INTERRUPTED:
             break
-    tuner, outcome = max(outcomes, key=lambda o: (o[1].accuracy_dev, -o[1].loss_dev))
-    prompt = tuner.prompt(outcome.vectors)
+    if any(weights.values()):
+        tuner, outcome = min(outcomes, key=lambda o: o[1].objective_dev)
+    else:
+        tuner, outcome = max(outcomes, key=lambda o: (o[1].accuracy_dev, -o[1].loss_dev))
+    prompt = tuner.prompt(outcome.vectors, outcome.token_ids)
     result = evaluate(lm, task, prompt, truncate=chosen.truncate)
     metrics: dict[str, float | str] = {
         **result.summary(),
@@ -103,6 +124,7 @@ def tune(
         "steps": outcome.steps,
         "starts": len(outcomes),
         "evaluations": sum(each.evaluations for _, each in outcomes),
+        **_scores(objective, prompt, problem),
         "seconds": sum(each.seconds for _, each in outcomes),
     }
     text = prompt.text if prompt.text is not None else nearest_tokens(lm, prompt, k=1).text
@@ -127,12 +149,38 @@ def _options(method: str, tuner_class: type[Tuner], given: dict[str, Any]) -> Tu
         return tuner_class.Options(**given)
     except ValidationError as reason:
         wrong = "; ".join(
-            f"{error['loc'][0]}={error['input']!r}: {error['msg']}" for error in reason.errors()
+            f"{error['loc'][0]}={error['input']!r}: {error['msg']}"
+            if error["loc"]
+            else error["msg"]
+            for error in reason.errors()
         )
         raise SoftlensError(f"Options of the method {method!r} are wrong: {wrong}.") from reason
 
 
-def _budget(lm: LM) -> int:
-    steps = SMALL_BUDGET if lm.is_small else BUDGET
+def _budget(lm: LM, tuner_class: type[Tuner]) -> int:
+    if tuner_class.in_evaluations:
+        return MOST_ROUNDS
+    steps = tuner_class.small_budget if lm.is_small else tuner_class.budget
     log.info("steps=None: %d steps for an LM of %.1fM parameters.", steps, lm.parameters / 1e6)
     return steps
+
+
+def _check_judge(lm: LM, judge: LM | None) -> None:
+    if judge is not None and judge.checksum == lm.checksum:
+        log.warning(
+            "The judge is the tuned LM itself (%r): what it says is not held out. Pass another.",
+            lm.name,
+        )
+
+
+@torch.no_grad()
+def _scores(objective: Objective, prompt: Prompt, problem: Problem) -> dict[str, float]:
+    """Nats per token of the prompt (of a soft one: of its nearest tokens), and each proxy."""
+    lm = problem.lm
+    ids = prompt.token_ids or nearest_tokens(lm, prompt, k=1).token_ids
+    proposals = Proposals.of_ids(objective.setting, [ids], problem.dev)
+    scored = [PROXIES[name] for name in objective.weights if "policy" not in PROXIES[name].needs]
+    return {
+        "nats_per_token": float(proposals.surprisal.mean()),
+        **{proxy.name: float(proxy.score(proposals)) for proxy in scored},
+    }

@@ -13,20 +13,25 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from softlens.constraints import Ban, allowed_tokens
 from softlens.errors import SoftlensError
 from softlens.evaluation import encode_split
 from softlens.lm import LM, EncodedTexts, score_answers
+from softlens.objectives import Objective, TaskLoss
 from softlens.prompts import Prompt
+from softlens.proxies import PROXIES, Proposals, Setting, check_proxies
 from softlens.tasks import Split, Task
 
 log = logging.getLogger(__name__)
 
 INTERRUPTED = "interrupted"
+CONTEXT_TEXTS = 4
+"""Real training texts of each class after which surprisals are taken."""
 
 
 class TunerOptions(BaseModel):
@@ -46,6 +51,25 @@ class TunerOptions(BaseModel):
         "the best on dev is kept",
     )
     truncate: bool = Field(default=False, description="shorten texts over the context at the front")
+    loss: TaskLoss = Field(default="labels", description="cross-entropy over these words")
+    calibrated: bool = Field(
+        default=False, description="subtract each label word's mean log-probability from the loss"
+    )
+    mass: float = Field(default=0.0, ge=0, description="weight of -log label mass in the loss")
+    ban: tuple[str | int, ...] = Field(
+        default=(), description="tokens that may not be used; see softlens.constraints"
+    )
+
+    @model_validator(mode="after")
+    def _calibrated_over_labels(self) -> "TunerOptions":
+        if self.calibrated and self.loss != "labels":
+            raise ValueError("a calibrated loss is over the label words: leave loss='labels'")
+        return self
+
+    @field_validator("ban", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | int) else value
 
 
 @dataclass(frozen=True)
@@ -60,10 +84,11 @@ class Problem:
     labels: Tensor
     dev: EncodedTexts
     dev_labels: Tensor
+    allowed: Bool[Tensor, " vocab"]
 
     @classmethod
-    def encode(cls, lm: LM, task: Task, length: int, truncate: bool) -> "Problem":
-        """Check length and label words, and encode the splits that a tuner may see."""
+    def encode(cls, lm: LM, task: Task, length: int, truncate: bool, ban: Ban = ()) -> "Problem":
+        """Check length, label words and bans, and encode the splits that a tuner may see."""
         if length < 1:
             raise SoftlensError(f"Got length {length}, wanted at least 1 position.")
         if length >= lm.context_length:
@@ -79,7 +104,23 @@ class Problem:
 
         # The test split is encoded too, so that a text too long is known before the training.
         split(task.test)
-        return cls(lm, task, length, words, *split(task.train), *split(task.dev))
+        allowed = allowed_tokens(lm, task, ban)
+        return cls(lm, task, length, words, *split(task.train), *split(task.dev), allowed)
+
+    def setting(self, judge: LM | None = None, description: str | None = None) -> Setting:
+        """What proxies see of it: of texts, a few of each class from the training split."""
+        before = None
+        if self.train.text_first and not any(self.train.afters):
+            chosen: list[int] = []
+            for label in range(len(self.words)):
+                chosen += (self.labels == label).nonzero()[:CONTEXT_TEXTS, 0].tolist()
+            before = self.train.subset(sorted(chosen))
+        return Setting(self.lm, self.words, before, judge, description)
+
+    @property
+    def allowed_ids(self) -> Int[Tensor, " tokens"]:
+        """The tokens that a prompt may hold."""
+        return self.allowed.nonzero()[:, 0]
 
     def batches(self, size: int, seed: int) -> Iterator[tuple[EncodedTexts, Tensor]]:
         """Endless batches of the training texts, shuffled anew for every pass."""
@@ -100,15 +141,35 @@ class Problem:
 
 
 class Tuner(ABC):
-    """Proposes prompts. `vectors` is what its current proposal feeds the LM."""
+    """Proposes prompts. `vectors` is what its current proposal feeds the LM.
+
+    A tuner asks `self.objective` what a prompt is worth, which counts the evaluations; it draws
+    its texts from `Problem.batches`.
+    """
 
     Options: ClassVar[type[TunerOptions]]
+    needs_gradients: ClassVar[bool] = False
+    """Whether its proxies must be differentiable."""
+    has_policy: ClassVar[bool] = False
+    """Whether it has probabilities for its own proposals (the proxy "prior_kl" needs them)."""
+    in_evaluations: ClassVar[bool] = False
+    """Whether its budget is counted in evaluations, an option, instead of in steps."""
+    keeps_best: ClassVar[bool] = False
+    """Whether its proposal is its own best so far, so that the last one is to be kept."""
 
-    start_ids: list[int] | None
+    start_ids: list[int] | None = None
     """The tokens it started from, None where it started from none."""
+    finished: str | None = None
+    """Why it is done before its steps are, if it is."""
+    small_budget: ClassVar[int] = 400
+    """Update steps on an LM of less than ten million parameters, which is cheap to step."""
+    budget: ClassVar[int] = 150
+    """Update steps on a larger one."""
 
     @abstractmethod
-    def __init__(self, problem: Problem, options: Any, steps: int, seed: int) -> None: ...
+    def __init__(
+        self, problem: Problem, objective: Objective, options: Any, steps: int, seed: int
+    ) -> None: ...
 
     @property
     @abstractmethod
@@ -121,12 +182,45 @@ class Tuner(ABC):
         """The tokens nearest to it, or the tokens it is."""
 
     @abstractmethod
-    def step(self, texts: EncodedTexts, labels: Int[Tensor, " texts"]) -> dict[str, float]:
+    def step(self) -> dict[str, float]:
         """One update; returns the history's columns of this step, `objective` among them."""
 
     @abstractmethod
-    def prompt(self, vectors: Float[Tensor, "length hidden"]) -> Prompt:
+    def prompt(self, vectors: Float[Tensor, "length hidden"], token_ids: list[int]) -> Prompt:
         """A `Prompt` of this tuner's kind from one of its proposals."""
+
+    @classmethod
+    def check(cls, method: str, weights: dict[str, float], setting: Setting, length: int) -> None:
+        """Raise a `SoftlensError` for proxies that this tuner cannot use on this problem."""
+        check_proxies(weights, setting, length)
+        for name in weights:
+            if cls.needs_gradients and not PROXIES[name].gradient:
+                can = [p.name for p in PROXIES.values() if p.gradient]
+                raise SoftlensError(
+                    f"The proxy {name!r} has no gradient, and {method!r} follows gradients. With "
+                    f"it use a method that scores prompts, as 'rlprompt'; {method!r} takes "
+                    f"{', '.join(can)}."
+                )
+            if "policy" in PROXIES[name].needs and not cls.has_policy:
+                raise SoftlensError(
+                    f"The proxy {name!r} compares a tuner's policy with the LM, and {method!r} "
+                    "has none. Use it with 'rlprompt'; the LM's surprisal is 'perplexity'."
+                )
+
+
+class HardTuner(Tuner):
+    """A tuner whose proposals are tokens, `token_ids`."""
+
+    problem: Problem
+
+    @property
+    def vectors(self) -> Float[Tensor, "length hidden"]:
+        """The tokens' rows of the embedding."""
+        return self.problem.lm.embed(self.token_ids)
+
+    def prompt(self, vectors: Float[Tensor, "length hidden"], token_ids: list[int]) -> Prompt:
+        """The hard prompt of these tokens."""
+        return Prompt.from_ids(self.problem.lm, token_ids)
 
 
 @dataclass
@@ -134,13 +228,21 @@ class Outcome:
     """What a loop leaves: the best proposal on dev, and how it went."""
 
     vectors: Tensor
+    token_ids: list[int]
     accuracy_dev: float
     loss_dev: float
+    objective_dev: float
     ended: str = "all steps done"
     steps: int = 0
     evaluations: int = 0
     seconds: float = 0.0
     rows: list[dict[str, float]] = field(default_factory=list)
+
+    def keep(self, other: "Outcome") -> None:
+        """Take over another proposal and what it is worth; how the loop went stays."""
+        self.vectors, self.token_ids = other.vectors, other.token_ids
+        self.accuracy_dev, self.loss_dev = other.accuracy_dev, other.loss_dev
+        self.objective_dev = other.objective_dev
 
     @property
     def history(self) -> pd.DataFrame:
@@ -149,22 +251,26 @@ class Outcome:
 
 
 def run_loop(
-    tuner: Tuner, problem: Problem, options: TunerOptions, steps: int, seed: int, progress: bool
+    tuner: Tuner,
+    problem: Problem,
+    objective: Objective,
+    options: TunerOptions,
+    steps: int,
+    progress: bool,
 ) -> Outcome:
-    """Step, look at dev now and then, keep the best; stop early, on NaN, or on Ctrl-C."""
-    began = time.perf_counter()
-    accuracy, loss = problem.on_dev(tuner.vectors)
-    best = Outcome(tuner.vectors.clone(), accuracy, loss)
-    best.evaluations = len(problem.dev)
+    """Step, look at dev now and then, keep the best; stop early, on NaN, or on Ctrl-C.
+
+    The best is the most accurate on dev (of equals, the one with the lowest loss), or with proxies
+    the one with the lowest objective on dev.
+    """
+    began, before = time.perf_counter(), objective.evaluations
+    best = look(tuner, problem, objective)
     start, every = tuner.token_ids, max(1, steps // options.evaluations_of_dev)
     stale = 0
     bar = tqdm(range(1, steps + 1), desc=problem.task.name, disable=not progress, leave=False)
-    batches = problem.batches(options.batch_size, seed)
     try:
         for step in bar:
-            texts, labels = next(batches)
-            row = tuner.step(texts, labels)
-            best.evaluations += len(texts)
+            row = tuner.step()
             if not math.isfinite(row["objective"]) or not torch.isfinite(tuner.vectors).all():
                 best.ended = "stopped: the loss was not a number"
                 log.warning(
@@ -175,28 +281,51 @@ def run_loop(
                 break
             changed = sum(a != b for a, b in zip(tuner.token_ids, start, strict=True))
             row = {"step": step, **row, "tokens_changed": changed}
-            look = step % every == 0 or step == steps
-            accuracy, loss = problem.on_dev(tuner.vectors) if look else (math.nan, math.nan)
-            best.rows.append(row | {"accuracy_dev": accuracy, "loss_dev": loss})
+            looked = None
+            if step % every == 0 or step == steps or tuner.finished:
+                looked = look(tuner, problem, objective)
+            dev = (looked.accuracy_dev, looked.loss_dev) if looked else (math.nan, math.nan)
+            spent = objective.evaluations - before
+            best.rows.append(
+                row | {"accuracy_dev": dev[0], "loss_dev": dev[1], "evaluations": spent}
+            )
             best.steps = step
-            if not look:
-                continue
-            best.evaluations += len(problem.dev)
-            bar.set_postfix(loss=f"{row['objective']:.3f}", dev=f"{accuracy:.3f}")
-            if (accuracy, -loss) > (best.accuracy_dev, -best.loss_dev):
-                best.vectors, best.accuracy_dev, best.loss_dev = (
-                    tuner.vectors.clone(),
-                    accuracy,
-                    loss,
-                )
-                stale = 0
-            elif (stale := stale + 1) >= options.patience:
-                best.ended = "stopped early: dev no longer improved"
+            if looked is not None:
+                bar.set_postfix(objective=f"{row['objective']:.3f}", dev=f"{dev[0]:.3f}")
+                if tuner.keeps_best or _better(looked, best, objective):
+                    best.keep(looked)
+                    stale = 0
+                elif (stale := stale + 1) >= options.patience:
+                    best.ended = "stopped early: dev no longer improved"
+                    break
+            if tuner.finished:
+                best.ended = tuner.finished
                 break
     except KeyboardInterrupt:
         best.ended = INTERRUPTED
         log.warning("Interrupted after %d steps; keeping the best prompt so far.", best.steps)
     finally:
         bar.close()
+        best.evaluations = objective.evaluations - before
         best.seconds = time.perf_counter() - began
     return best
+
+
+@torch.no_grad()
+def look(tuner: Tuner, problem: Problem, objective: Objective) -> Outcome:
+    """The current proposal, and what it is worth on dev."""
+    vectors = tuner.vectors.clone()
+    accuracy, loss = problem.on_dev(vectors)
+    objective.evaluations += len(problem.dev)
+    total = loss
+    if any(objective.weights.values()) and "prior_kl" not in objective.weights:
+        ids = torch.tensor([tuner.token_ids], device=vectors.device)
+        proposals = Proposals(objective.setting, ids, vectors[None], texts=problem.dev)
+        total += float(objective.penalty(objective.scores(proposals)))
+    return Outcome(vectors, tuner.token_ids, accuracy, loss, total)
+
+
+def _better(new: Outcome, old: Outcome, objective: Objective) -> bool:
+    if any(objective.weights.values()) and "prior_kl" not in objective.weights:
+        return new.objective_dev < old.objective_dev
+    return (new.accuracy_dev, -new.loss_dev) > (old.accuracy_dev, -old.loss_dev)

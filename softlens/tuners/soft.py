@@ -13,9 +13,9 @@ from torch import Tensor
 
 from softlens.decode import nearest_tokens
 from softlens.errors import SoftlensError
-from softlens.lm import EncodedTexts
-from softlens.objectives import TaskLoss, task_loss
+from softlens.objectives import Objective
 from softlens.prompts import Prompt
+from softlens.proxies import Proposals
 from softlens.tuners.base import Problem, Tuner, TunerOptions
 
 
@@ -28,7 +28,6 @@ class SoftOptions(TunerOptions):
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine", description="of the learning rate over the steps"
     )
-    loss: TaskLoss = Field(default="labels", description="cross-entropy over these words")
     init: Literal["vocabulary", "text", "noise"] = Field(
         default="vocabulary", description="random rows of the embedding, a text's rows, or noise"
     )
@@ -41,11 +40,16 @@ class SoftTuner(Tuner):
     """Adam on `length` float32 vectors."""
 
     Options: ClassVar[type[TunerOptions]] = SoftOptions
+    needs_gradients = True
 
-    def __init__(self, problem: Problem, options: SoftOptions, steps: int, seed: int) -> None:
-        self.problem, self.options, self.steps = problem, options, steps
+    def __init__(
+        self, problem: Problem, objective: Objective, options: SoftOptions, steps: int, seed: int
+    ) -> None:
+        self.problem, self.objective, self.options = problem, objective, options
         start, self.start_ids = _start(problem, options, seed)
+        self._batches = problem.batches(options.batch_size, seed)
         self._vectors = start.clone().requires_grad_()
+        self._ids = list(nearest_tokens(problem.lm, self.vectors, k=1).token_ids)
         rate = options.learning_rate or (0.1 if problem.lm.is_small else 0.03)
         self._adam = torch.optim.Adam([self._vectors], lr=rate)
         decay = (
@@ -55,16 +59,17 @@ class SoftTuner(Tuner):
         )
         self._rate = torch.optim.lr_scheduler.LambdaLR(self._adam, decay)
 
-    def step(self, texts: EncodedTexts, labels: Tensor) -> dict[str, float]:
-        """One step of Adam down the task loss."""
-        p = self.problem
-        loss = task_loss(p.lm, self._vectors[None], texts, labels, p.words, self.options.loss)[0]
-        (self._vectors.grad,) = torch.autograd.grad(loss, self._vectors)
-        norm = float(self._vectors.grad.norm())
+    def step(self) -> dict[str, float]:
+        """One step of Adam down the objective; proxies see the nearest tokens as what is said."""
+        texts, labels = next(self._batches)
+        ids = torch.tensor([self._ids], device=labels.device)
+        proposals = Proposals(self.objective.setting, ids, self._vectors[None], texts=texts)
+        terms, gradients = self.objective.gradients(proposals, labels, [self._vectors])
+        self._vectors.grad = torch.stack([*gradients.values()]).sum(dim=0)
         self._adam.step()
         self._rate.step()
-        nats = float(loss.detach())
-        return {"objective": nats, "task_loss": nats, "grad_norm_task": norm}
+        self._ids = list(nearest_tokens(self.problem.lm, self.vectors, k=1).token_ids)
+        return self.objective.row(terms, gradients)
 
     @property
     def vectors(self) -> Tensor:
@@ -74,9 +79,9 @@ class SoftTuner(Tuner):
     @property
     def token_ids(self) -> list[int]:
         """The nearest tokens by cosine, special and unused ones left out."""
-        return list(nearest_tokens(self.problem.lm, self.vectors, k=1).token_ids)
+        return self._ids
 
-    def prompt(self, vectors: Tensor) -> Prompt:
+    def prompt(self, vectors: Tensor, token_ids: list[int]) -> Prompt:
         """A soft prompt that knows where it started."""
         return Prompt.soft(self.problem.lm, vectors, self.start_ids)
 
@@ -98,6 +103,6 @@ def _start(problem: Problem, options: SoftOptions, seed: int) -> tuple[Tensor, l
         rows = lm.embedding
         noise = torch.randn(length, lm.hidden_size, generator=generator).to(lm.device)
         return rows.mean(dim=0) + noise * rows.std(dim=0), None
-    draw = torch.randint(len(lm.ordinary_ids), (length,), generator=generator)
-    picked = lm.ordinary_ids[draw].tolist()
+    allowed = problem.allowed_ids.cpu()
+    picked = allowed[torch.randint(len(allowed), (length,), generator=generator)].tolist()
     return lm.embed(picked), picked
