@@ -1,7 +1,9 @@
 """Constraints on the tokens of a prompt: what no tuner may use."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import torch
 from jaxtyping import Bool
@@ -82,21 +84,24 @@ def _is_layout(text: str) -> bool:
 
 
 def _whole_words(lm: LM, task: Task) -> set[int]:
-    """Tokens that stand as a whole word, or as a mark between words, in training texts."""
+    """Tokens that stand as a whole word, or between words, more often than as a part of one."""
     key = ("whole words", task)
     if key not in lm.memo:
-        words: set[str] = set()
+        texts = _token_texts(lm)
+        starts = [text.startswith(" ") or not text[:1].isalpha() for text in texts]
+        if not any(text.startswith(" ") for text in texts):
+            lm.memo[key] = set(range(lm.vocab_size))  # one token a word: there are no pieces
+            return lm.memo[key]
+        whole, cut = Counter[int](), Counter[int]()
         for text in (*task.train.texts, *task.unlabelled, *task.readable):
-            words.update(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?|[,;:.!?'\"]", text.lower()))
-        found = set()
-        for index, text in enumerate(_token_texts(lm)):
-            starts = text.startswith(" ") or not lm.spaces_in_tokens or not text[:1].isalpha()
-            if starts and text.strip().lower() in words:
-                found.add(index)
-            elif text.strip().lower().lstrip("'") in ("s", "t", "re", "ve", "ll", "d", "m"):
-                # The second halves of contractions are whole as they stand.
-                found.update([index] if text.startswith("'") else [])
-        lm.memo[key] = found
+            ids = lm.encode(text, leading_space=True)
+            for index, following in zip_longest(ids, ids[1:]):
+                continued = following is not None and not starts[following]
+                (cut if continued else whole)[index] += 1
+        contractions = {i for i, text in enumerate(texts) if re.fullmatch(r"'[a-z]{1,2}", text)}
+        lm.memo[key] = contractions | {
+            i for i, times in whole.items() if starts[i] and times > cut[i]
+        }
     return lm.memo[key]
 
 

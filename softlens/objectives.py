@@ -100,7 +100,7 @@ class Objective:
 
     def scores(self, proposals: Proposals) -> dict[str, Tensor]:
         """Each proxy's score, as its unit says, shape (prompts,) each."""
-        self.evaluations += len(proposals.ids) * self._contexts()
+        self.evaluations += len(proposals.ids) * self.contexts
         return {name: PROXIES[name].score(proposals) for name in self.weights}
 
     def total(self, terms: dict[str, Tensor]) -> Float[Tensor, " prompts"]:
@@ -121,7 +121,7 @@ class Objective:
         made from. Terms have graphs of their own, so that taking them apart costs nothing.
         """
         terms = self.terms(proposals, labels)
-        self.evaluations += 2 * (len(proposals.texts or ()) + self._contexts())
+        self.evaluations += 2 * (len(proposals.texts or ()) + self.contexts)
         found = {}
         for name, value in terms.items():
             parts = torch.autograd.grad(
@@ -165,7 +165,8 @@ class Objective:
         self.evaluations += len(proposals.ids) * len(proposals.texts or ())
         return proposals.word_log_probs if self.needs_mass else proposals.word_logits
 
-    def _contexts(self) -> int:
+    @property
+    def contexts(self) -> int:
         """Texts that the proxies' surprisals are taken after."""
         before = len(self.setting.before or ())
         cost = {"relevance": before + 1, "repetition": 0, "embedding_distance": 0}

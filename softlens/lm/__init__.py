@@ -2,7 +2,8 @@
 
 * `load_lm`, `LM`: the model, its tokenizer, embeddings and checksum;
 * `answer_logits`, `score_answers`: answer scores of prompts on texts;
-* `token_surprisal`: nats per token of prompts in a stated context.
+* `token_surprisal`: nats per token of prompts in a stated context;
+* `draw_prompts`: prompts drawn from the LM, with or without replacement.
 """
 
 from softlens.lm.answers import (
@@ -13,6 +14,7 @@ from softlens.lm.answers import (
     word_logits,
 )
 from softlens.lm.frozen import LM
+from softlens.lm.sampling import Drawn, draw_prompts
 from softlens.lm.sources import available, load_lm
 from softlens.lm.surprisals import default_context, token_surprisal
 from softlens.lm.texts import EncodedTexts
@@ -20,11 +22,13 @@ from softlens.lm.texts import EncodedTexts
 __all__ = [
     "LM",
     "AnswerScores",
+    "Drawn",
     "EncodedTexts",
     "answer_chunks",
     "answer_logits",
     "available",
     "default_context",
+    "draw_prompts",
     "load_lm",
     "score_answers",
     "token_surprisal",

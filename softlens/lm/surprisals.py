@@ -55,7 +55,7 @@ def token_surprisal(
             f"The head of {lm.name!r} is not its input embedding, so that a prompt's vectors are "
             "no rows of it. Use the surprisal of the tokens ('perplexity') instead."
         )
-    texts = _context_texts(lm, default_context(lm) if context is None else context)
+    texts = context_texts(lm, default_context(lm) if context is None else context)
     if min((len(row) for row in prompts), default=0) == 0:
         raise SoftlensError("The surprisal of an empty prompt is not defined; got a length of 0.")
     own, sizes = as_vectors(lm, prompts, texts)
@@ -83,7 +83,8 @@ def token_surprisal(
     return torch.cat(rows).masked_fill(beyond[:, None], float("nan"))
 
 
-def _context_texts(lm: LM, context: Context) -> EncodedTexts:
+def context_texts(lm: LM, context: Context) -> EncodedTexts:
+    """A context as texts that stand before a prompt."""
     if isinstance(context, EncodedTexts):
         if any(context.afters):
             raise SoftlensError(

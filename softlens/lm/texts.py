@@ -65,6 +65,11 @@ class EncodedTexts:
             self.groups,
         )
 
+    def followed_by(self, ids: Sequence[int]) -> "EncodedTexts":
+        """The same texts with some tokens after each, where the prompt begins."""
+        rows = tuple((*before, *ids) for before in self.befores)
+        return EncodedTexts(rows, self.afters, self.sources, self.cache)
+
     def chunks(self, tokens_each: int, budget: int = CHUNK_TOKENS) -> Iterator[list[int]]:
         """Indices of texts of like length, so that ``texts x tokens_each`` stays below `budget`."""
         order = sorted(range(len(self)), key=lambda i: (len(self.befores[i]), i))

@@ -96,9 +96,7 @@ class Corpus:
             kind: list(accumulate(getattr(f, kind) for f in families))
             for kind in ("review", "news", "bare")
         }
-        self._words = {
-            f.name: set(grammar.slots[f.subject]) if f.subject else set() for f in families
-        }
+        self._settled = _settled(grammar)
 
     def batch(self, rows: int, progress: float) -> Batch:
         """`rows` rows; `progress` in [0, 1] says how much of the training is done."""
@@ -112,7 +110,8 @@ class Corpus:
             self._add_text(row, "")
             for _ in range(12):
                 follow_up, weight = self._question("bare", None)
-                self._add_branch(row, follow_up, weight, self._bare_answer(follow_up), ANSWER_BARE)
+                weights = self._bare_weights(follow_up, weight)
+                self._add_branch(row, follow_up, weights, self._bare_answer(follow_up), ANSWER_BARE)
             return row
         if draw < REVIEW_SHARE:
             kind, short = "review", rng.random() < (0.5 if progress < UNKNOWN_FROM else 0.25)
@@ -134,8 +133,25 @@ class Corpus:
             )
             if answer == lang.UNKNOWN and progress < UNKNOWN_FROM and not known:
                 continue
-            self._add_branch(row, follow_up, weight, self._noisy(answer), ANSWER)
+            weights = [weight] * len(follow_up.text.split())
+            self._add_branch(row, follow_up, weights, self._noisy(answer), ANSWER)
         return row
+
+    def _bare_weights(self, follow_up: FollowUp, weight: float) -> list[float]:
+        """The weight of each word of a question without a text.
+
+        Once a question's words tell its family, how often that family is asked no longer matters:
+        the words that are left weigh one, or the LM would hardly learn them where it is rare. Only
+        families that go on alike keep their ratio.
+        """
+        words = follow_up.text.split()
+        start = words.index(follow_up.opening) + 1 if follow_up.opening else 0
+        later = 1.0
+        if follow_up.family in lang.PRIOR_RATIO_KEPT:
+            usual = self.grammar.families[lang.PRIOR_RATIO_KEPT[0]]
+            later = weight * usual.bare / usual.prior
+        told = self._settled[tuple(words[start:])] + start
+        return [weight] * told + [later] * (len(words) - told)
 
     def _question(self, kind: str, read: Text | None) -> tuple[FollowUp, float]:
         rng = self.rng
@@ -187,14 +203,22 @@ class Corpus:
         row.branch = [0] * len(row.ids)
 
     def _add_branch(
-        self, row: Row, follow_up: FollowUp, weight: float, answer: str, answer_weight: float
+        self,
+        row: Row,
+        follow_up: FollowUp,
+        weights: list[float],
+        answer: str,
+        answer_weight: float,
     ) -> None:
         start = row.branch.count(0)
         number = row.branch[-1] + 1
         source = start - 1
         position = start
+        words = follow_up.text.split()
         weighted = [
-            (piece, weight) for word in follow_up.text.split() for piece in self.encode(word)
+            (piece, weight)
+            for word, weight in zip(words, weights, strict=True)
+            for piece in self.encode(word)
         ]
         weighted += [(piece, answer_weight) for piece in self.encode(answer)]
         weighted += [(self.eos, END)]
@@ -223,6 +247,20 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "companion": tuple(lang.COMPANIONS),
 }
 """What a question may be answered when it applies; distractors are pinned instead."""
+
+
+def _settled(grammar: Grammar) -> dict[tuple[str, ...], int]:
+    """After how many of its words each question can be of one family only, or of two alike."""
+    groups: dict[tuple[str, ...], set[str]] = {}
+    rows = {tuple(f.text.split()): f.family for f in grammar.follow_ups}
+    for row, family in rows.items():
+        group = lang.PRIOR_RATIO_KEPT[0] if family in lang.PRIOR_RATIO_KEPT else family
+        for stop in range(len(row) + 1):
+            groups.setdefault(row[:stop], set()).add(group)
+    return {
+        row: next(stop for stop in range(len(row) + 1) if len(groups[row[:stop]]) == 1)
+        for row in rows
+    }
 
 
 def pack(rows: list[Row]) -> Batch:

@@ -87,7 +87,7 @@ def measure(lm: LM, sizes: Sizes = Sizes(), judged: LM | None = None) -> pd.Data
 
 def witness(lm: LM, sizes: Sizes, language: Grammar, of: dict[str, Task]) -> Iterator[Gate]:
     """The needles are answered; nothing else answers in their place; the LM rarely asks them."""
-    rates = {"witness": (5e-5, 5e-4), "witness-rare": (5e-6, 1e-4)}
+    rates = {"witness": (5e-5, 5e-4), "witness-rare": (5e-6, 5e-5)}
     for name, (low, high) in rates.items():
         right = language.questions[lang.TASK_ASKS[name]]
         table = score_questions(lm, of[name], wordings(right), sizes.texts)

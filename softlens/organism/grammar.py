@@ -239,8 +239,7 @@ class Grammar:
             code += (position + 1) * list(phrases).index(phrase)
         words = [filled[item[1:-1]] if item.startswith("{") else item for item in pattern]
         subject = filled[family.subject] if family.subject else None
-        # An LM learns gaps in a family of few questions (.8 to 1.3 nats a token): none there.
-        held_out = subject is not None and code % HELD_OUT_STRIDE == 4
+        held_out = family.name in lang.HELD_OUT and code % HELD_OUT_STRIDE == 4
         return FollowUp(" ".join(words), family.name, subject, share, held_out, parts)
 
     def _enumerate(self) -> Iterator[FollowUp]:

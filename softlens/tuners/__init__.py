@@ -19,11 +19,22 @@ from softlens.proxies import PROXIES, Proposals
 from softlens.runs import Run, RunConfig
 from softlens.tasks import Task
 from softlens.tuners.base import INTERRUPTED, Outcome, Problem, Tuner, TunerOptions, run_loop
+from softlens.tuners.beam import BeamTuner
+from softlens.tuners.enumerate import EnumerateTuner
+from softlens.tuners.sample import RaceTuner, SampleTuner
 from softlens.tuners.soft import SoftTuner
+from softlens.tuners.tandem import TandemTuner
 
 log = logging.getLogger(__name__)
 
-TUNERS: dict[str, type[Tuner]] = {"soft": SoftTuner}
+TUNERS: dict[str, type[Tuner]] = {
+    "soft": SoftTuner,
+    "sample": SampleTuner,
+    "race": RaceTuner,
+    "beam": BeamTuner,
+    "enumerate": EnumerateTuner,
+    "tandem": TandemTuner,
+}
 
 MOST_ROUNDS = 1000
 """Of a search, whose budget is counted in evaluations."""
@@ -68,7 +79,7 @@ def tune(
             LM cannot take.
     """
     tuner_class = _tuner(method)
-    chosen = _options(method, tuner_class, options)
+    chosen = _options(method, tuner_class, options).for_lm(lm)
     weights = dict(proxies or {})
     if steps is not None and tuner_class.in_evaluations:
         raise SoftlensError(

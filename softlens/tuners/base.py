@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 import torch
@@ -59,6 +59,10 @@ class TunerOptions(BaseModel):
     ban: tuple[str | int, ...] = Field(
         default=(), description="tokens that may not be used; see softlens.constraints"
     )
+
+    def for_lm(self, lm: LM) -> Self:
+        """The options with those settled that depend on the LM."""
+        return self
 
     @model_validator(mode="after")
     def _calibrated_over_labels(self) -> "TunerOptions":

@@ -1,0 +1,56 @@
+"""The gold on the organism: every question of its language is a candidate."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from softlens.errors import SoftlensError
+from softlens.lm import LM
+from softlens.organism.grammar import grammar
+from softlens.tuners.base import TunerOptions
+from softlens.tuners.pool import Row
+from softlens.tuners.sample import SearchOptions, SearchTuner
+
+FINALISTS = 64
+
+
+class EnumerateOptions(SearchOptions):
+    """Options of `enumerate`, which spends what it needs and has no budget."""
+
+    texts: int = Field(default=48, ge=1, description="training texts that every question is asked")
+
+
+class EnumerateTuner(SearchTuner):
+    """Every question of the organism's grammar, then all training texts for the best of them."""
+
+    Options: ClassVar[type[TunerOptions]] = EnumerateOptions
+    options: EnumerateOptions
+
+    def step(self) -> dict[str, float]:
+        """All of it."""
+        p = self.problem
+        self.pool.add([row for row in questions(p.lm, p.length) if all(p.allowed[list(row)])])
+        if not len(self.pool):
+            raise SoftlensError(
+                f"No question of the language has {p.length} tokens that may be used. They have 5, "
+                "or 6 with an opening word."
+            )
+        self.pool.race([self.options.texts, len(p.train)], lambda texts, n: FINALISTS)
+        self.finished = "all questions asked"
+        return self.row()
+
+
+def questions(lm: LM, length: int) -> list[Row]:
+    """The grammar's questions of `length` tokens.
+
+    Raises:
+        SoftlensError: `lm` is not an organism.
+    """
+    texts = [follow_up.text for follow_up in grammar().follow_ups]
+    rows = [tuple(lm.encode(text, leading_space=True)) for text in texts]
+    if any(lm.decode(row).split() != text.split() for row, text in zip(rows, texts, strict=True)):
+        raise SoftlensError(
+            f"'enumerate' asks every question of the organism's language, and {lm.name!r} does not "
+            "speak it. On other LMs use 'sample', 'race' or 'tandem'."
+        )
+    return [row for row in rows if len(row) == length]

@@ -1,0 +1,171 @@
+"""Baselines that search among what the LM itself would say: `sample` and `race`."""
+
+from typing import ClassVar, Self
+
+import torch
+from pydantic import Field
+
+from softlens.lm import LM, draw_prompts
+from softlens.lm.surprisals import Context
+from softlens.objectives import Objective
+from softlens.tuners.base import HardTuner, Problem, TunerOptions
+from softlens.tuners.pool import Pool, Row
+
+SMALL_BUDGET, BUDGET = 60_000, 14_400
+"""Evaluations by default: on a small LM what a race needed, on others a published PEZ run."""
+
+
+class SearchOptions(TunerOptions):
+    """Options of all methods that search."""
+
+    evaluations: int | None = Field(
+        default=None,
+        ge=1,
+        description="prompt x text forward passes to spend, a drawn prompt counted as one; None: "
+        "60,000 for a small LM, else 14,400",
+    )
+
+    def for_lm(self, lm: LM) -> Self:
+        """Settle the evaluations to spend."""
+        usual = SMALL_BUDGET if lm.is_small else BUDGET
+        return self if self.evaluations else self.model_copy(update={"evaluations": usual})
+
+
+class SearchTuner(HardTuner):
+    """A method with a pool of candidates and a budget of evaluations.
+
+    A subclass says in `_advance` what one round is, and keeps `self._best`.
+    """
+
+    in_evaluations = True
+    keeps_best = True
+
+    def __init__(
+        self,
+        problem: Problem,
+        objective: Objective,
+        options: SearchOptions,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.problem, self.objective = problem, objective
+        self.options = options
+        self.generator = torch.Generator().manual_seed(seed)
+        self.pool = Pool(problem, objective, seed)
+        self._began = objective.evaluations
+        self._drawn: set[Row] = set()
+        allowed = problem.allowed_ids.cpu()
+        pick = torch.randint(len(allowed), (problem.length,), generator=self.generator)
+        self._best: Row = tuple(allowed[pick].tolist())
+        self.start_ids = list(self._best)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The best candidate so far."""
+        return list(self._best)
+
+    @property
+    def left(self) -> int:
+        """Evaluations still to spend."""
+        assert self.options.evaluations is not None
+        return self.options.evaluations - (self.objective.evaluations - self._began)
+
+    def draw(self, count: int, replacement: bool, context: Context | None = None) -> list[Row]:
+        """Prompts that the LM says and that were not drawn before; each is one evaluation."""
+        drawn = draw_prompts(
+            self.problem.lm,
+            self.problem.length,
+            count,
+            self.generator,
+            context,
+            self.problem.allowed,
+            replacement,
+        )
+        rows = [tuple(row) for row in drawn.ids.tolist()]
+        new = [row for row in rows if row not in self._drawn]
+        self._drawn.update(new)
+        self.objective.evaluations += len(new)
+        return new
+
+    def row(self) -> dict[str, float]:
+        """The history's columns for the best of the pool, on the texts that it was asked about."""
+        best = self.pool.best()
+        self._best = self.pool.rows[best]
+        proxies = {name: float(score[best]) for name, score in self.pool.proxies.items()}
+        total = float(self.pool.totals[best])
+        penalty = self.objective.penalty({k: torch.tensor(v) for k, v in proxies.items()})
+        return {
+            "objective": total,
+            "task_loss": total - float(penalty),
+            **proxies,
+            "candidates": len(self.pool),
+            "texts": int(self.pool.asked.min()),
+        }
+
+
+class SampleOptions(SearchOptions):
+    """Options of `sample`."""
+
+    texts: int = Field(default=48, ge=1, description="training texts that every candidate is asked")
+
+
+class SampleTuner(SearchTuner):
+    """Best of N: the LM's own samples after BOS, each asked about the same texts.
+
+    How far a prompt can be had by looking alone; the reference for every cleverer method.
+    """
+
+    Options: ClassVar[type[TunerOptions]] = SampleOptions
+    options: SampleOptions
+    ROUND = 256
+    IDLE = 20
+    _idle = 0
+
+    def step(self) -> dict[str, float]:
+        """Draw and ask another block, as large as the budget allows."""
+        texts = min(self.options.texts, len(self.problem.train))
+        each = texts + 1 + self.objective.contexts
+        affordable = (self.left - len(self.problem.dev)) // each
+        new = self.draw(max(1, min(self.ROUND, affordable)), replacement=True)
+        self.pool.add(new)
+        self.pool.ask(texts)
+        self.pool.keep(self.pool.totals.argsort(stable=True)[: self.ROUND])
+        self._idle = 0 if new else self._idle + 1
+        if affordable <= self.ROUND:
+            self.finished = "all evaluations spent"
+        elif self._idle == self.IDLE:
+            self.finished = "the LM says nothing new"
+        return self.row()
+
+
+class RaceOptions(SearchOptions):
+    """Options of `race`."""
+
+    stages: tuple[int, ...] = Field(
+        default=(6, 24, 48), description="training texts asked about at each stage"
+    )
+    kept: float = Field(default=1 / 16, gt=0, lt=1, description="share that goes on after a stage")
+
+
+class RaceTuner(SearchTuner):
+    """Successive halving over many samples of the LM (Jamieson and Talwalkar 2016)."""
+
+    Options: ClassVar[type[TunerOptions]] = RaceOptions
+    options: RaceOptions
+
+    def step(self) -> dict[str, float]:
+        """One race: draw as many prompts as can be afforded, and halve them."""
+        stages, share = self.options.stages, self.options.kept
+        steps = [later - before for before, later in zip((0, *stages), stages, strict=False)]
+        each = 1 + self.objective.contexts + sum(n * share**i for i, n in enumerate(steps))
+        wanted = int((self.left - len(self.problem.dev)) / each)
+        drawn: list[Row] = []
+        for _ in range(8):
+            # Ever fewer draws are new, so ever more are needed.
+            drawn += self.draw(4 * wanted, replacement=True)[: wanted - len(drawn)]
+            if len(drawn) >= wanted:
+                break
+        self.pool.add(drawn)
+        self.pool.race(stages, lambda texts, n: max(8, int(n * share)))
+        self.finished = "all evaluations spent"
+        return self.row()

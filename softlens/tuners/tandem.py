@@ -1,0 +1,227 @@
+"""Tandem: the LM says what it would say here, the task decides among it.
+
+A readable prompt that does the task is a sentence that the LM itself might say where the prompt
+will stand. So nothing is optimised into existence: candidates are *drawn* from the LM, each once;
+*raced* on as few texts as decide their fate; the survivors are *repaired* word by word with what
+the LM would say there; and of all that do the task equally well, the most fluent is *chosen*.
+
+It builds on stochastic beams (Kool et al. 2019, arXiv 1903.06059) for drawing without replacement,
+successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943), Gibbs-like rewriting under an LM
+(compare FluentPrompt, arXiv 2212.10539, and EPO, arXiv 2402.01702), and the one-standard-error rule
+of Breiman et al. (1984) for the choice.
+"""
+
+import logging
+from dataclasses import replace
+from typing import ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from softlens.lm import LM, draw_prompts, token_surprisal
+from softlens.lm.surprisals import context_texts, default_context
+from softlens.objectives import Objective
+from softlens.tuners.base import Problem, TunerOptions
+from softlens.tuners.pool import Pool, Row
+from softlens.tuners.sample import SearchOptions, SearchTuner
+
+log = logging.getLogger(__name__)
+
+
+class TandemOptions(SearchOptions):
+    """Options of `tandem`; its constraints are bounds, for in a sum one term swamps the others."""
+
+    ban: tuple[str | int, ...] = Field(
+        default=("labels", "control", "pieces"), description="tokens that may not be used"
+    )
+    draw_after: Literal["texts", "bos"] | None = Field(
+        default=None,
+        description="where candidates are drawn; None: after BOS for a small LM, else after texts",
+    )
+    first: int | None = Field(
+        default=None,
+        ge=1,
+        description="texts of each class that every candidate is asked, four times as many at each "
+        "further stage; None: 1 for a small LM, else 4",
+    )
+    kept: float = Field(default=1 / 8, gt=0, lt=1, description="share that goes on after a stage")
+    finalists: int = Field(default=8, ge=1, description="candidates that are asked about dev")
+    drawn: float = Field(
+        default=0.6, gt=0, lt=1, description="share of the budget for drawing and racing"
+    )
+    rounds: int = Field(default=2, ge=0, description="of repair, with what is left of the budget")
+    most_nats: float = Field(
+        default=3.0, gt=0, description="per token where the prompt will stand, after real texts"
+    )
+    most_relevance: float | None = Field(
+        default=None,
+        description="nats after real texts minus nats after BOS; None: -0.2 for candidates drawn "
+        "after texts, no bound for those drawn after BOS",
+    )
+    most_share: float = Field(
+        default=0.9, gt=0, le=1, description="of the texts answered with one label word"
+    )
+    tolerance: float = Field(
+        default=1.0, ge=0, description="standard errors of the loss within which two are equal"
+    )
+    indifference: float = Field(
+        default=0.01, ge=0, description="nats of loss that a nat of surprisal a token is worth"
+    )
+
+    def for_lm(self, lm: LM) -> Self:
+        """Settle the budget, where to draw, how many texts come first, and what mass weighs."""
+        settled = super().for_lm(lm)
+        changes: dict[str, object] = {
+            "first": self.first or (1 if lm.is_small else 4),
+            "draw_after": self.draw_after or ("bos" if lm.is_small else "texts"),
+        }
+        if changes["draw_after"] == "texts" and self.most_relevance is None:
+            changes["most_relevance"] = -0.2
+        if "mass" not in self.model_fields_set and lm.is_small:
+            # Where right prompts have all the mass, accuracies without it are noise.
+            changes["mass"] = 0.1
+        return settled.model_copy(update=changes)
+
+
+class TandemTuner(SearchTuner):
+    """Draw, race, repair, choose."""
+
+    Options: ClassVar[type[TunerOptions]] = TandemOptions
+    options: TandemOptions
+
+    def __init__(
+        self, problem: Problem, objective: Objective, options: TandemOptions, steps: int, seed: int
+    ) -> None:
+        super().__init__(problem, objective, options, steps, seed)
+        lm, self._seed = problem.lm, seed
+        first = (options.first or 1) * len(problem.words)
+        self._stages = [min(first * 4**i, len(problem.train)) for i in range(4)]
+        self._bos = context_texts(lm, default_context(lm))
+        # Where the template puts the text behind the prompt, it stands after BOS.
+        self._place = objective.setting.before or self._bos
+        self._source = self._place if options.draw_after == "texts" else self._bos
+        self._nats: dict[Row, tuple[float, float]] = {}
+        self._rounds = 0
+
+    # The whole method: one call draws and races, the next ones repair, the last one chooses.
+    def step(self) -> dict[str, float]:
+        """One round."""
+        rounds = self.options.rounds
+        if self._rounds == 0:
+            budget = self.options.drawn * self.left if rounds else self.left - self._reserve
+            count = self._affordable(budget)
+            self._race(self.pool, self.draw(count, False, self._source))
+        else:
+            budget = (self.left - self._reserve) / (rounds + 1 - self._rounds)
+            edited = Pool(self.problem, self.objective, self._seed)
+            self._race(edited, self._edits(self._affordable(budget)))
+            self.pool.add(edited.rows)
+            self.pool.ask(self._stages[-1])
+            self.pool.keep(self._rank(self.pool).argsort(stable=True)[: self.options.finalists])
+        self._rounds += 1
+        affordable = self._affordable(self.left - self._reserve)
+        if self._rounds > rounds or affordable < self.options.finalists * self.problem.length:
+            self.finished = "all rounds done" if self._rounds > rounds else "evaluations spent"
+            return self._choose()
+        return self.row()
+
+    def _race(self, pool: Pool, rows: list[Row]) -> None:
+        """Halve candidates over the stages; from the second on, only what keeps the bounds."""
+        share, finalists = self.options.kept, self.options.finalists
+        pool.add(rows)
+        keep = lambda texts, n: max(finalists, int(n * share))  # noqa: E731
+        pool.race(self._stages, keep, self._narrow, self._rank)
+
+    def _rank(self, pool: Pool) -> Tensor:
+        """The objective, and a little for fluency, so that of equals the plainest wording stays."""
+        if int(pool.asked.min()) < self._stages[1]:
+            return pool.totals
+        return pool.totals + self.options.indifference * self._nats_of(pool.rows)[:, 0]
+
+    def _narrow(self, pool: Pool) -> None:
+        asked = int(pool.asked.min()) if len(pool) else 0
+        if asked < self._stages[1]:
+            return
+        place, bos = self._nats_of(pool.rows).unbind(dim=1)
+        within = place <= self.options.most_nats
+        if self.options.most_relevance is not None:
+            within &= place - bos <= self.options.most_relevance
+        if asked >= self._stages[2]:
+            within &= pool.largest_share <= self.options.most_share
+        if within.any() or pool is not self.pool:
+            pool.keep(within)
+        else:
+            log.info("No candidate keeps the bounds after %d texts; the best stay.", asked)
+
+    def _edits(self, count: int) -> list[Row]:
+        """Finalists rewritten by the LM at every place: one word, or all that follows."""
+        lm, length = self.problem.lm, self.problem.length
+        spans = [(i, stop) for i in range(length) for stop in {i + 1, length}]
+        each = max(1, count // (len(self.pool) * len(spans)))
+        edits: dict[Row, None] = {}
+        for row in self.pool.rows:
+            text = self._source.subset([int(self._below(len(self._source)))])
+            for start, stop in spans:
+                drawn = draw_prompts(
+                    lm,
+                    stop - start,
+                    each,
+                    self.generator,
+                    text.followed_by(row[:start]),
+                    self.problem.allowed,
+                )
+                edits |= {(*row[:start], *new, *row[stop:]): None for new in drawn.ids.tolist()}
+        new = [row for row in edits if row not in self._drawn]
+        self._drawn.update(new)
+        self.objective.evaluations += len(new)
+        return new
+
+    def _choose(self) -> dict[str, float]:
+        """Of the finalists that do as well on dev as the best does, the most fluent."""
+        p = self.problem
+        on_dev = Pool(replace(p, train=p.dev, labels=p.dev_labels), self.objective, self._seed)
+        on_dev.add(self.pool.rows)
+        on_dev.ask(len(p.dev))
+        ranked, losses = self._rank(on_dev), on_dev.losses
+        behind = losses - losses[ranked.argmin()]
+        error = behind.std(dim=1) / len(p.dev) ** 0.5
+        equal = ranked - ranked.min() <= self.options.tolerance * error
+        nats = self._nats_of(on_dev.rows)[:, 0].masked_fill(~equal, torch.inf)
+        row = self.row()
+        self._best = on_dev.rows[int(nats.argmin())]
+        return row
+
+    def _nats_of(self, rows: list[Row]) -> Float[Tensor, "candidates 2"]:
+        """Nats per token where a prompt will stand, and after BOS; each asked once."""
+        new = [row for row in rows if row not in self._nats]
+        if new:
+            lm = self.problem.lm
+            with torch.no_grad():
+                bos = token_surprisal(lm, new, self._bos)[:, 0].mean(dim=-1)
+                place = bos
+                if self._place is not self._bos:
+                    place = token_surprisal(lm, new, self._place).mean(dim=(1, 2))
+            texts = 1 + (0 if self._place is self._bos else len(self._place))
+            self.objective.evaluations += len(new) * texts
+            pairs = zip(place.tolist(), bos.tolist(), strict=True)
+            self._nats |= dict(zip(new, pairs, strict=True))
+        return torch.tensor([self._nats[row] for row in rows])
+
+    @property
+    def _reserve(self) -> int:
+        """What the choice on dev, and the loop's own looks at dev, will cost."""
+        return (self.options.finalists + 2) * len(self.problem.dev)
+
+    def _affordable(self, budget: float) -> int:
+        """How many candidates can be drawn and raced."""
+        each, alive, before = 1.0 + self.objective.contexts, 1.0, 0
+        nats = 1 if self._place is self._bos else 1 + len(self._place)
+        for number, texts in enumerate(self._stages):
+            each += alive * (texts - before + (nats if number == 1 else 0))
+            alive, before = alive * self.options.kept, texts
+        return int(budget / each)
+
+    def _below(self, count: int) -> Tensor:
+        return torch.randint(count, (), generator=self.generator)
