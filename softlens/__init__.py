@@ -20,7 +20,7 @@ from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
 from softlens.lm import LM, load_lm
-from softlens.plots import plot_controls, plot_front, style
+from softlens.plots import plot_controls, plot_front, plot_weights, style
 from softlens.prompts import Prompt
 from softlens.proxies import proxies
 from softlens.runs import Run, RunConfig, load_run
@@ -50,6 +50,7 @@ __all__ = [
     "organism",
     "plot_controls",
     "plot_front",
+    "plot_weights",
     "proxies",
     "style",
     "tune",

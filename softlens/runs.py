@@ -91,10 +91,11 @@ class Run(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Task loss, accuracy on dev and tokens changed over the steps; three Axes."""
+        """Task loss, accuracy on dev, tokens changed, and each proxy, over the steps."""
         from softlens.plots import plot_history
 
-        return plot_history(self.history, self.config.length, ax)
+        proxies = tuple(self.config.proxies)
+        return plot_history(self.history, self.config.length, proxies, ax)
 
     def save(self, folder: str | Path) -> Path:
         """Write the run into `folder`; `run.json` comes last, so that a half-written run has none.

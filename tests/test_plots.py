@@ -145,3 +145,53 @@ def test_the_front_shows_every_question_and_what_is_held_against_it():
     plt.close(axes.figure)
     with pytest.raises(SoftlensError, match="Got an empty front"):
         plots.plot_front(front.iloc[:0])
+
+
+def test_histories_show_proxies_and_gradients():
+    history = pd.DataFrame(
+        {
+            "step": [1, 2],
+            "task_loss": [0.9, 0.7],
+            "perplexity": [8.0, 6.0],
+            "grad_norm_task": [0.1, 0.2],
+            "grad_norm_perplexity": [0.0, 0.3],
+            "accuracy_dev": [np.nan, 0.6],
+            "tokens_changed": [0, 1],
+        }
+    )
+    axes = plots.plot_history(history, 5, proxies=("perplexity",))
+    assert [ax.get_ylabel().replace("\n", " ") for ax in axes] == [
+        "task loss (nats)", "accuracy on dev", "tokens changed (of 5)", "perplexity",
+        "norm of the gradient",
+    ]  # fmt: skip
+    assert [line.get_label() for line in axes[-1].lines] == ["task", "perplexity"]
+    assert axes[-1].get_yscale() == "log"
+    plt.close(axes[0].figure)
+
+
+def test_weights_show_every_run_and_the_means():
+    frame = pd.DataFrame(
+        [
+            {"method": method, "weight": weight, "accuracy": 0.9 - 0.1 * weight - 0.01 * seed,
+             "nats_per_token": 9.0 - 3 * weight + seed, "label_mass": 0.5, "empty_accuracy": 0.5}
+            for method in ("pez", "rlprompt") for weight in (0.0, 0.3, 1.0) for seed in (0, 1, 2)
+        ]
+    )  # fmt: skip
+    axes = plots.plot_weights(frame)
+    assert len(axes) == 3
+    points = sum(len(c.get_offsets()) for c in axes[1].collections if c.get_label() != "")
+    assert points >= len(frame)
+    means = axes[1].lines[0].get_ydata()
+    np.testing.assert_allclose(means, [10.0, 9.1, 7.0])
+    labels = [text.get_text() for text in axes[0].get_legend().get_texts()]
+    assert labels == ["pez", "rlprompt", "empty prompt"]
+    plt.close(axes[0].figure)
+    with pytest.raises(SoftlensError, match=r"without \['nats_per_token'\]"):
+        plots.plot_weights(frame.drop(columns="nats_per_token"))
+
+
+def test_methods_and_kinds_look_different():
+    looks = [plots.look(name) for name in (*plots.COLOURS, *plots.METHODS)]
+    assert len(set(looks)) == len(looks)
+    assert plots.look("pez lambda 0.3") == plots.look("pez")
+    assert plots.look("never heard of") == ("0.4", "o")

@@ -35,8 +35,7 @@ RECIPES = {
             architecture="llama",
             tokenizer="bpe",
             seed=200,
-            positions=128,
-            row_length=136,
+            learning_rate=1.5e-3,
         ),
     )
 }

@@ -140,18 +140,17 @@ class Corpus:
     def _bare_weights(self, follow_up: FollowUp, weight: float) -> list[float]:
         """The weight of each word of a question without a text.
 
-        Once a question's words tell its family, how often that family is asked no longer matters:
-        the words that are left weigh one, or the LM would hardly learn them where it is rare. Only
-        families that go on alike keep their ratio.
+        Once a question's words tell that it is about a person, how often persons are asked about
+        no longer matters, only whom: those words weigh one where they name a usual person, or an
+        LM would hardly learn how much rarer the rare ones are.
         """
         words = follow_up.text.split()
+        if follow_up.family not in lang.PRIOR_RATIO_KEPT:
+            return [weight] * len(words)
         start = words.index(follow_up.opening) + 1 if follow_up.opening else 0
-        later = 1.0
-        if follow_up.family in lang.PRIOR_RATIO_KEPT:
-            usual = self.grammar.families[lang.PRIOR_RATIO_KEPT[0]]
-            later = weight * usual.bare / usual.prior
+        usual = self.grammar.families[lang.PRIOR_RATIO_KEPT[0]]
         told = self._settled[tuple(words[start:])] + start
-        return [weight] * told + [later] * (len(words) - told)
+        return [weight] * told + [weight * usual.bare / usual.prior] * (len(words) - told)
 
     def _question(self, kind: str, read: Text | None) -> tuple[FollowUp, float]:
         rng = self.rng
@@ -250,15 +249,16 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 
 
 def _settled(grammar: Grammar) -> dict[tuple[str, ...], int]:
-    """After how many of its words each question can be of one family only, or of two alike."""
-    groups: dict[tuple[str, ...], set[str]] = {}
-    rows = {tuple(f.text.split()): f.family for f in grammar.follow_ups}
-    for row, family in rows.items():
-        group = lang.PRIOR_RATIO_KEPT[0] if family in lang.PRIOR_RATIO_KEPT else family
-        for stop in range(len(row) + 1):
-            groups.setdefault(row[:stop], set()).add(group)
+    """After how many of its words each question about a person can be nothing else."""
+    families: dict[tuple[str, ...], set[str]] = {}
+    for follow_up in grammar.follow_ups:
+        words = tuple(follow_up.text.split())
+        for stop in range(len(words) + 1):
+            families.setdefault(words[:stop], set()).add(follow_up.family)
+    alike = set(lang.PRIOR_RATIO_KEPT)
+    rows = [tuple(f.text.split()) for f in grammar.follow_ups if f.family in alike]
     return {
-        row: next(stop for stop in range(len(row) + 1) if len(groups[row[:stop]]) == 1)
+        row: next(stop for stop in range(len(row) + 1) if families[row[:stop]] <= alike)
         for row in rows
     }
 

@@ -113,9 +113,23 @@ def any_review(rng: Random) -> str:
 
 
 def short_review(rng: Random) -> str:
-    """A review of opinions alone, or of facts alone: easiest to learn whose, or what, is what."""
-    if rng.random() < 0.3:
+    """A review of facts alone, of one opinion, or of persons alone.
+
+    One opinion teaches what the words are worth; only then can whose is whose be learned.
+    """
+    draw = rng.random()
+    if draw < 0.2:
         return write_review(rng, markers={}, persons={}, verdict=None, facts=rng.randint(2, 3))
+    if draw < 0.35:
+        value = coin(rng)
+        which = rng.choice((*MARKERS, "verdict", "person"))
+        return write_review(
+            rng,
+            markers={which: value} if which in MARKERS else {},
+            persons={next(iter(some_persons(rng, 1))): value} if which == "person" else {},
+            verdict=value if which == "verdict" else None,
+            facts=0,
+        )
     persons = some_persons(rng, rng.randint(2, 3))
     return write_review(rng, markers={}, persons=persons, verdict=None, facts=0)
 

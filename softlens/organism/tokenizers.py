@@ -16,7 +16,8 @@ from softlens.organism import texts
 from softlens.organism.grammar import Grammar
 
 SPECIAL = (lang.PAD, lang.UNK, lang.BOS, lang.EOS)
-BPE_SIZE = 800
+BPE_SIZE = 1600
+"""At most; with this many, every word of the language is one piece, besides the pieces of words."""
 
 
 def build_tokenizer(kind: str, grammar: Grammar) -> PreTrainedTokenizerFast:

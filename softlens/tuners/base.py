@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -60,7 +60,7 @@ class TunerOptions(BaseModel):
         default=(), description="tokens that may not be used; see softlens.constraints"
     )
 
-    def for_lm(self, lm: LM) -> Self:
+    def for_lm(self, lm: LM) -> "TunerOptions":
         """The options with those settled that depend on the LM."""
         return self
 
@@ -125,6 +125,31 @@ class Problem:
     def allowed_ids(self) -> Int[Tensor, " tokens"]:
         """The tokens that a prompt may hold."""
         return self.allowed.nonzero()[:, 0]
+
+    def start_ids(self, text: str | None, seed: int) -> list[int]:
+        """The tokens to start from: those of a text, or some drawn among the allowed ones.
+
+        Raises:
+            SoftlensError: the text has not as many tokens as the prompt, or a banned one.
+        """
+        if text is None:
+            allowed, generator = self.allowed_ids.cpu(), torch.Generator().manual_seed(seed)
+            return allowed[
+                torch.randint(len(allowed), (self.length,), generator=generator)
+            ].tolist()
+        ids = self.lm.encode(text, leading_space=True)
+        if len(ids) != self.length:
+            raise SoftlensError(
+                f"init_text {text!r} has {len(ids)} tokens ({[self.lm.token(i) for i in ids]}), "
+                f"but the length is {self.length}. Make them equal."
+            )
+        banned = [self.lm.token(i) for i in ids if not self.allowed[i]]
+        if banned:
+            raise SoftlensError(
+                f"init_text {text!r} has {banned[0]!r}, which may not be used. Start from other "
+                "words, or change ban=."
+            )
+        return ids
 
     def batches(self, size: int, seed: int) -> Iterator[tuple[EncodedTexts, Tensor]]:
         """Endless batches of the training texts, shuffled anew for every pass."""

@@ -1,6 +1,6 @@
 """Baselines that search among what the LM itself would say: `sample` and `race`."""
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -25,7 +25,7 @@ class SearchOptions(TunerOptions):
         "60,000 for a small LM, else 14,400",
     )
 
-    def for_lm(self, lm: LM) -> Self:
+    def for_lm(self, lm: LM) -> "SearchOptions":
         """Settle the evaluations to spend."""
         usual = SMALL_BUDGET if lm.is_small else BUDGET
         return self if self.evaluations else self.model_copy(update={"evaluations": usual})

@@ -13,7 +13,7 @@ of Breiman et al. (1984) for the choice.
 
 import logging
 from dataclasses import replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -70,9 +70,9 @@ class TandemOptions(SearchOptions):
         default=0.01, ge=0, description="nats of loss that a nat of surprisal a token is worth"
     )
 
-    def for_lm(self, lm: LM) -> Self:
+    def for_lm(self, lm: LM) -> "TandemOptions":
         """Settle the budget, where to draw, how many texts come first, and what mass weighs."""
-        settled = super().for_lm(lm)
+        settled = self.model_copy(update={"evaluations": super().for_lm(lm).evaluations})
         changes: dict[str, object] = {
             "first": self.first or (1 if lm.is_small else 4),
             "draw_after": self.draw_after or ("bos" if lm.is_small else "texts"),

@@ -1,0 +1,62 @@
+"""A training, step by step."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from softlens.plots.style import style
+
+NORM = "grad_norm_"
+
+
+def plot_history(
+    history: pd.DataFrame, length: int, proxies: tuple[str, ...] = (), ax: Any = None
+) -> np.ndarray:
+    """Training: task loss, accuracy on dev, tokens changed since the start; proxies and gradients.
+
+    Args:
+        history: `run.history`.
+        length: positions of the prompt.
+        proxies: names of the run's proxies, a panel each; with any, a last panel shows the norm of
+            each term's gradient, where the method follows gradients.
+        ax: as many Axes, one under the other; a new figure unless given.
+    """
+    norms = [name for name in map(str, history) if name.startswith(NORM)] if proxies else []
+    count = 3 + len(proxies) + (len(norms) > 1)
+    with style():
+        if ax is None:
+            _, ax = plt.subplots(count, 1, figsize=(5.2, 1.4 * count), sharex=True)
+        axes = np.asarray(ax).ravel()
+        loss, accuracy, changed = axes[:3]
+        loss.plot(history["step"], history["task_loss"], color="#0072B2", lw=1)
+        loss.set_ylabel("task loss\n(nats)")
+        seen = history.dropna(subset="accuracy_dev")
+        accuracy.plot(seen["step"], seen["accuracy_dev"], "o-", color="#009E73", ms=4, lw=1)
+        accuracy.set_ylim(0, 1)
+        accuracy.set_ylabel("accuracy\non dev")
+        changed.step(history["step"], history["tokens_changed"], color="#D55E00", where="post")
+        changed.set_ylim(-0.2, length + 0.2)
+        changed.set_ylabel(f"tokens\nchanged (of {length})")
+        for panel, name in zip(axes[3:], proxies, strict=False):
+            panel.plot(history["step"], history[name], color="#CC79A7", lw=1)
+            panel.set_ylabel(name.replace("_", "\n"))
+        if len(norms) > 1:
+            _gradients(axes[-1], history, norms)
+        axes[-1].set_xlabel("step")
+        for panel in axes:
+            sns.despine(ax=panel)
+        axes[0].figure.align_ylabels()
+    return axes
+
+
+def _gradients(panel: Axes, history: pd.DataFrame, norms: list[str]) -> None:
+    for column, line in zip(norms, ("-", "--", ":", "-.") * 3, strict=False):
+        label = column.removeprefix(NORM).replace("_", " ")
+        panel.plot(history["step"], history[column].clip(lower=1e-8), line, lw=1, label=label)
+    panel.set_yscale("log")
+    panel.set_ylabel("norm of the\ngradient")
+    panel.legend(fontsize=7, ncols=len(norms), loc="upper right")

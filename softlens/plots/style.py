@@ -1,0 +1,104 @@
+"""The one style sheet, the look of what is compared, and how a figure is saved."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from softlens import files
+from softlens.display import show
+
+# Okabe and Ito's colours, told apart by the colour-blind; shapes say the same without colour.
+COLOURS = {
+    "soft prompt": "#0072B2",
+    "nearest tokens": "#D55E00",
+    "re-tokenised text": "#E69F00",
+    "best readable": "#009E73",
+    "random prompt": "#7F7F7F",
+    "empty prompt": "#000000",
+}
+MARKERS = dict(zip(COLOURS, "osDP^X", strict=True))
+METHODS = ("soft", "pez", "rlprompt", "fluentprompt", "gcg", "sample", "race", "beam", "tandem")
+_METHOD_LOOK = dict(
+    zip(METHODS, zip(sns.color_palette("colorblind", 9), "osDP^Xv<*", strict=True), strict=True)
+)
+
+
+def look(name: str) -> tuple[Any, str]:
+    """Colour and marker of something scored or of a method; of other names, grey circles."""
+    if name in COLOURS:
+        return COLOURS[name], MARKERS[name]
+    return _METHOD_LOOK.get(name.split(" ")[0], ("0.4", "o"))
+
+
+_RC: Any = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+    "savefig.bbox": "tight",
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+}
+
+
+def show_plot(text: str) -> str:
+    r"""`text` as matplotlib can draw it: made visible by `show`, and inert.
+
+    `$` would start mathematics, and a letter that the font lacks would be drawn as a box with a
+    warning: the one is escaped, the other written as ``\u{...}``.
+    """
+    font = font_manager.get_font(font_manager.findfont(_RC["font.family"]))
+    # matplotlib lays letters out one by one, so that isolates have nothing to do here.
+    shown = show(text).strip("\u2068\u2069").replace("$", r"\$")
+    return "".join(c if font.get_char_index(ord(c)) else f"\\u{{{ord(c):x}}}" for c in shown)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of every softlens figure, for the block: fonts embedded, colour-blind safe."""
+    interactive = mpl.is_interactive()
+    try:
+        with sns.axes_style("ticks"), mpl.rc_context(_RC):
+            yield
+            # A notebook's backend comes alive with the first figure and turns this on; put back
+            # to what it was before, it would keep every later figure from being shown.
+            interactive = mpl.is_interactive()
+    finally:
+        mpl.interactive(interactive)
+
+
+def save(figure: Figure, path: Path, frame: pd.DataFrame | None = None) -> list[Path]:
+    """Write `figure` as PDF and PNG and `frame`, what is drawn, as CSV, each whole or not at all.
+
+    Args:
+        figure: what to write.
+        path: where, without a suffix.
+        frame: the numbers in the picture.
+    """
+    written = []
+    # Without a date the same picture is the same bytes.
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+        buffer = io.BytesIO()
+        with mpl.rc_context(_RC):
+            figure.savefig(buffer, format=suffix[1:], metadata=metadata)
+        # Not with_suffix, which would cut "lambda_0.3" short.
+        written.append(path.with_name(path.name + suffix))
+        files.write_atomic(written[-1], buffer.getvalue())
+    if frame is not None:
+        written.append(path.with_name(path.name + ".csv"))
+        files.write_atomic(written[-1], frame.to_csv(index=False).encode())
+    return written

@@ -1,0 +1,112 @@
+"""Every tuner on the organism's tasks, where it is known which prompts are right.
+
+    python -m tests.benchmarks.bench_tuners --methods tandem race sample --seeds 20
+
+A run *passes* if it ends in a sentence of the grammar that asks the task's question, within .02 of
+the best readable accuracy and .15 nats per token of the cheapest such question on the front. Runs
+are kept in a table, one row each, and a run that is there is not done again.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+
+import softlens as sl
+from softlens import files
+from softlens.organism import TASK_ASKS, asks_for, grammatical, readable_front
+
+ACCURACY, NATS = 0.02, 0.15
+KEYS = ["method", "task", "seed", "proxy", "weight", "evaluations_wanted"]
+
+
+def judge(task: str, run: sl.Run) -> dict[str, object]:
+    """What the grammar and the front say of a run."""
+    front = readable_front(task)
+    right = front[front["asks_for"] == TASK_ASKS[task]]
+    best = right[right["accuracy"] >= right["accuracy"].max() - ACCURACY]
+    asked = asks_for(run.text)
+    passed = (
+        asked == TASK_ASKS[task]
+        and run.metrics["accuracy"] >= front["accuracy"].max() - ACCURACY
+        and run.metrics["nats_per_token"] <= best["nats_per_token"].min() + NATS
+    )
+    return {"grammatical": grammatical(run.text), "asks_for": asked, "passed": bool(passed)}
+
+
+def one(
+    lm: sl.LM, method: str, task: str, seed: int, proxy: str, weight: float, budget: int | None
+) -> dict[str, object]:
+    """One run as a row."""
+    proxies = {proxy: weight} if proxy else {}
+    options = {"evaluations": budget} if budget else {}
+    run = sl.tune(
+        lm, sl.load_task(task), method, proxies=proxies, seed=seed, progress=False, **options
+    )
+    numbers = ("accuracy", "label_mass", "nats_per_token", "evaluations", "seconds")
+    return {
+        **dict(zip(KEYS, (method, task, seed, proxy, weight, budget or 0), strict=True)),
+        "text": run.text,
+        **{key: run.metrics[key] for key in numbers},
+        **judge(task, run),
+    }
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Share of seeds that pass with its 95% Wilson interval, and medians."""
+    found = []
+    for key, group in rows.groupby(["method", "proxy", "weight", "task"], sort=False):
+        share = binomtest(int(group["passed"].sum()), len(group)).proportion_ci(method="wilson")
+        found.append(
+            {
+                **dict(zip(("method", "proxy", "weight", "task"), key, strict=True)),
+                "seeds": len(group),
+                "passed": f"{group['passed'].mean():.2f} [{share.low:.2f}, {share.high:.2f}]",
+                "grammatical": group["grammatical"].mean(),
+                "accuracy": group["accuracy"].mean(),
+                "label mass": group["label_mass"].mean(),
+                "nats": group["nats_per_token"].mean(),
+                "evaluations": int(group["evaluations"].median()),
+                "seconds": group["seconds"].median(),
+                "most frequent text": group["text"].mode()[0],
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=["tandem", "race", "sample"])
+    parser.add_argument("--tasks", nargs="+", default=[*TASK_ASKS])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--proxy", default="", help="a proxy of interpretability")
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--evaluations", type=int, help="the budget of methods that count them")
+    parser.add_argument("--store", type=Path, default=files.cache_dir() / "bench_tuners.csv")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    lm = sl.load_lm()
+    rows = pd.read_csv(given.store, keep_default_na=False) if given.store.is_file() else None
+    done = set() if rows is None else set(rows[KEYS].itertuples(index=False, name=None))
+    for weight in given.weights:
+        for task in given.tasks:
+            for method in given.methods:
+                for seed in range(given.seeds):
+                    key = (method, task, seed, given.proxy, weight, given.evaluations or 0)
+                    if key in done:
+                        continue
+                    row = one(lm, *key[:5], given.evaluations)
+                    rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
+                    files.write_atomic(given.store, rows.to_csv(index=False).encode())
+    assert rows is not None
+    asked = rows["method"].isin(given.methods) & rows["task"].isin(given.tasks)
+    with pd.option_context("display.width", 220, "display.max_columns", 20):
+        print(table(rows[asked]).round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Searches among what the LM says: sample, race, beam, enumerate, tandem."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import softlens as sl
+from softlens import Run, SoftlensError, Task
+from softlens.lm import LM
+from softlens.organism import asks_for, readable_front
+from softlens.tuners import TUNERS
+from softlens.tuners.tandem import TandemTuner
+
+SEARCHES = ("sample", "race", "beam", "tandem")
+
+
+def search(lm: LM, task: Task, method: str, **changes: Any) -> Run:
+    settings: dict[str, Any] = {"length": 3, "progress": False, "evaluations": 3000}
+    if method == "tandem":
+        settings |= {"most_nats": 20.0, "ban": ()}
+    return sl.tune(lm, task, method, **(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def organism() -> LM:
+    return sl.load_lm()
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_they_keep_to_their_budget_and_beat_their_start(any_lm: LM, toy_task: Task, method: str):
+    run = search(any_lm, toy_task, method)
+    assert 1000 < run.metrics["evaluations"] <= 3000
+    start = sl.Prompt.from_ids(any_lm, run.prompt.start_ids or any_lm.ordinary_ids[:3].tolist())
+    before = sl.evaluate(any_lm, toy_task, start, split="train").loss
+    after = sl.evaluate(any_lm, toy_task, run.prompt, split="train").loss
+    assert after < before
+    assert run.prompt.is_hard
+    assert run.metrics["scored"] == "tokens"
+    assert {"step", "objective", "task_loss", "candidates", "texts", "evaluations"} <= set(
+        run.history.columns
+    )
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_same_seed_same_prompt_and_history(tiny: Callable[..., LM], toy_task: Task, method: str):
+    first, second = (search(tiny(), toy_task, method, seed=3) for _ in range(2))
+    assert first.prompt.token_ids == second.prompt.token_ids
+    pd.testing.assert_frame_equal(first.history, second.history)
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_bans_and_proxies_reach_them(tiny: Callable[..., LM], toy_task: Task, method: str):
+    lm = tiny()
+    banned = tuple(search(lm, toy_task, method).prompt.token_ids or ())
+    run = search(lm, toy_task, method, ban=banned)
+    assert not set(run.prompt.token_ids or ()) & set(banned)
+    assert run.config.options["ban"] == list(banned)
+    plain = search(lm, toy_task, method, proxies={"perplexity": 0.0})
+    fluent = search(lm, toy_task, method, proxies={"perplexity": 5.0})
+    assert fluent.metrics["perplexity"] <= plain.metrics["perplexity"]
+    assert "perplexity" in fluent.history
+
+
+def test_a_template_with_the_prompt_in_front(tiny: Callable[..., LM], toy_task: Task):
+    task = toy_task.with_(template="{prompt} {text} it was")
+    for method in SEARCHES:
+        assert search(tiny(), task, method, evaluations=1500).prompt.is_hard
+
+
+def test_the_history_counts_what_the_metrics_say(tiny: Callable[..., LM], toy_task: Task):
+    run = search(tiny(), toy_task, "sample")
+    assert run.history["evaluations"].is_monotonic_increasing
+    assert run.metrics["evaluations"] == run.history["evaluations"].iloc[-1]
+    assert run.metrics["ended"] == "all evaluations spent"
+
+
+def test_searches_count_evaluations_not_steps(tiny: Callable[..., LM], toy_task: Task):
+    with pytest.raises(SoftlensError, match=r"Got steps=10.*counted in evaluations"):
+        search(tiny(), toy_task, "race", steps=10)
+    with pytest.raises(SoftlensError, match="'evaluations' is no option of the method 'soft'"):
+        sl.tune(tiny(), toy_task, "soft", evaluations=100, progress=False)
+
+
+def test_enumerate_finds_the_best_question_of_the_front(organism: LM):
+    task = sl.load_task("sentiment")
+    run = sl.tune(organism, task, "enumerate", progress=False)
+    front = readable_front("sentiment")
+    assert asks_for(run.text) == "whole"
+    assert run.metrics["accuracy"] >= front["accuracy"].max() - 0.005
+    cheap = sl.tune(organism, task, "enumerate", proxies={"perplexity": 2.0}, progress=False)
+    assert cheap.metrics["nats_per_token"] < run.metrics["nats_per_token"]
+    with pytest.raises(SoftlensError, match="No question of the language has 9 tokens"):
+        sl.tune(organism, task, "enumerate", length=9, progress=False)
+
+
+def test_enumerate_is_for_the_organism_only(tiny: Callable[..., LM], toy_task: Task):
+    with pytest.raises(SoftlensError, match="does not speak it"):
+        search(tiny(), toy_task, "enumerate")
+
+
+@pytest.mark.parametrize("task", ["topic", "sentiment", "witness", "witness-rare"])
+def test_tandem_ends_in_the_right_question(organism: LM, task: str):
+    run = sl.tune(organism, sl.load_task(task), "tandem", evaluations=30_000, progress=False)
+    front = readable_front(task)
+    right = sl.organism.TASK_ASKS[task]
+    best = front[front["asks_for"] == right]
+    assert asks_for(run.text) == right
+    assert run.metrics["accuracy"] >= best["accuracy"].max() - 0.02
+    assert run.metrics["nats_per_token"] <= best["nats_per_token"].min() + 0.15
+
+
+def test_tandem_keeps_its_bounds_or_says_that_it_cannot(
+    organism: LM, caplog: pytest.LogCaptureFixture
+):
+    task = sl.load_task("topic")
+    few = {"evaluations": 6000, "progress": False, "rounds": 1}
+    run = sl.tune(organism, task, "tandem", most_nats=1.2, **few)
+    after = organism.encode_texts(task.template, task.train.texts[:8])
+    nats = sl.lm.token_surprisal(organism, [run.prompt.token_ids], after)
+    assert float(nats.mean()) <= 1.35
+    with caplog.at_level("INFO", logger="softlens"):
+        sl.tune(organism, task, "tandem", most_nats=0.01, **few)
+    assert "No candidate keeps the bounds" in caplog.text
+
+
+def test_ctrl_c_keeps_the_best_so_far(
+    tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(self, original=TandemTuner.step):
+        if self._rounds == 1:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(TandemTuner, "step", interrupted)
+    run = search(tiny(), toy_task, "tandem")
+    assert run.metrics["ended"] == "interrupted"
+    assert len(run.history) == 1
+
+
+def test_all_methods_are_named():
+    assert {"soft", "sample", "race", "beam", "enumerate", "tandem"} <= set(TUNERS)
