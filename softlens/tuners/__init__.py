@@ -4,6 +4,7 @@ To add one: write a class like `softlens.tuners.soft.SoftTuner`, and name it in 
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,9 +19,14 @@ from softlens.prompts import Prompt
 from softlens.proxies import PROXIES, Proposals
 from softlens.runs import Run, RunConfig
 from softlens.tasks import Task
-from softlens.tuners.base import INTERRUPTED, Outcome, Problem, Tuner, TunerOptions, run_loop
+from softlens.tuners.base import Problem, Tuner, TunerOptions
 from softlens.tuners.beam import BeamTuner
 from softlens.tuners.enumerate import EnumerateTuner
+from softlens.tuners.fluentprompt import FluentPromptTuner
+from softlens.tuners.gcg import GcgTuner
+from softlens.tuners.loop import INTERRUPTED, Outcome, run_loop
+from softlens.tuners.pez import PezTuner
+from softlens.tuners.rlprompt import RLPromptTuner
 from softlens.tuners.sample import RaceTuner, SampleTuner
 from softlens.tuners.soft import SoftTuner
 from softlens.tuners.tandem import TandemTuner
@@ -29,6 +35,10 @@ log = logging.getLogger(__name__)
 
 TUNERS: dict[str, type[Tuner]] = {
     "soft": SoftTuner,
+    "pez": PezTuner,
+    "fluentprompt": FluentPromptTuner,
+    "gcg": GcgTuner,
+    "rlprompt": RLPromptTuner,
     "sample": SampleTuner,
     "race": RaceTuner,
     "beam": BeamTuner,
@@ -46,7 +56,7 @@ def tune(
     task: Task,
     method: str = "soft",
     length: int = 5,
-    proxies: dict[str, float] | None = None,
+    proxies: Mapping[str, float | int] | None = None,
     steps: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -80,7 +90,7 @@ def tune(
     """
     tuner_class = _tuner(method)
     chosen = _options(method, tuner_class, options).for_lm(lm)
-    weights = dict(proxies or {})
+    weights = {name: float(weight) for name, weight in (proxies or {}).items()}
     if steps is not None and tuner_class.in_evaluations:
         raise SoftlensError(
             f"Got steps={steps}, but the budget of {method!r} is counted in evaluations (prompt x "

@@ -1,0 +1,127 @@
+"""The loop that runs any tuner: step, look at dev now and then, keep the best."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from softlens.objectives import Objective
+from softlens.proxies import Proposals
+from softlens.tuners.base import Problem, Tuner, TunerOptions
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass
+class Outcome:
+    """What a loop leaves: the best proposal on dev, and how it went."""
+
+    vectors: Tensor
+    token_ids: list[int]
+    accuracy_dev: float
+    loss_dev: float
+    objective_dev: float
+    ended: str = "all steps done"
+    steps: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def keep(self, other: "Outcome") -> None:
+        """Take over another proposal and what it is worth; how the loop went stays."""
+        self.vectors, self.token_ids = other.vectors, other.token_ids
+        self.accuracy_dev, self.loss_dev = other.accuracy_dev, other.loss_dev
+        self.objective_dev = other.objective_dev
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row a step; dev columns are NaN between looks."""
+        return pd.DataFrame(self.rows)
+
+
+def run_loop(
+    tuner: Tuner,
+    problem: Problem,
+    objective: Objective,
+    options: TunerOptions,
+    steps: int,
+    progress: bool,
+) -> Outcome:
+    """Step, look at dev now and then, keep the best; stop early, on NaN, or on Ctrl-C.
+
+    The best is the most accurate on dev (of equals, the one with the lowest loss), or with proxies
+    the one with the lowest objective on dev.
+    """
+    began, before = time.perf_counter(), objective.evaluations
+    best = look(tuner, problem, objective)
+    start, every = tuner.token_ids, max(1, steps // options.evaluations_of_dev)
+    stale = 0
+    bar = tqdm(range(1, steps + 1), desc=problem.task.name, disable=not progress, leave=False)
+    try:
+        for step in bar:
+            row = tuner.step()
+            if not math.isfinite(row["objective"]) or not torch.isfinite(tuner.vectors).all():
+                best.ended = "stopped: the loss was not a number"
+                log.warning(
+                    "Step %d: the loss is not a number; keeping the best prompt so far. "
+                    "Try a lower learning rate.",
+                    step,
+                )
+                break
+            changed = sum(a != b for a, b in zip(tuner.token_ids, start, strict=True))
+            row = {"step": step, **row, "tokens_changed": changed}
+            looked = None
+            if step % every == 0 or step == steps or tuner.finished:
+                looked = look(tuner, problem, objective)
+            dev = (looked.accuracy_dev, looked.loss_dev) if looked else (math.nan, math.nan)
+            spent = objective.evaluations - before
+            best.rows.append(
+                row | {"accuracy_dev": dev[0], "loss_dev": dev[1], "evaluations": spent}
+            )
+            best.steps = step
+            if looked is not None:
+                bar.set_postfix(objective=f"{row['objective']:.3f}", dev=f"{dev[0]:.3f}")
+                if tuner.keeps_best or _better(looked, best, objective):
+                    best.keep(looked)
+                    stale = 0
+                elif (stale := stale + 1) >= options.patience:
+                    best.ended = "stopped early: dev no longer improved"
+                    break
+            if tuner.finished:
+                best.ended = tuner.finished
+                break
+    except KeyboardInterrupt:
+        best.ended = INTERRUPTED
+        log.warning("Interrupted after %d steps; keeping the best prompt so far.", best.steps)
+    finally:
+        bar.close()
+        best.evaluations = objective.evaluations - before
+        best.seconds = time.perf_counter() - began
+    return best
+
+
+@torch.no_grad()
+def look(tuner: Tuner, problem: Problem, objective: Objective) -> Outcome:
+    """The current proposal, and what it is worth on dev."""
+    vectors = tuner.vectors.clone()
+    accuracy, loss = problem.on_dev(vectors)
+    objective.evaluations += len(problem.dev)
+    total = loss
+    if any(objective.weights.values()) and "prior_kl" not in objective.weights:
+        ids = torch.tensor([tuner.token_ids], device=vectors.device)
+        proposals = Proposals(objective.setting, ids, vectors[None], texts=problem.dev)
+        total += float(objective.penalty(objective.scores(proposals)))
+    return Outcome(vectors, tuner.token_ids, accuracy, loss, total)
+
+
+def _better(new: Outcome, old: Outcome, objective: Objective) -> bool:
+    if any(objective.weights.values()) and "prior_kl" not in objective.weights:
+        return new.objective_dev < old.objective_dev
+    return (new.accuracy_dev, -new.loss_dev) > (old.accuracy_dev, -old.loss_dev)
