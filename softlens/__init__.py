@@ -5,12 +5,14 @@
     lm = sl.load_lm()                           # a frozen LM; "smollm2-135m", a folder, a hub id
     task = sl.load_task("reviews")              # texts, labels, label words, a template
     run = sl.tune(lm, task, length=5)           # a soft prompt, with its history and controls
+    sl.tune(lm, task, "pez", proxies={"perplexity": 0.3})   # ... or tokens, asked to be fluent
     sl.evaluate(lm, task, run.prompt)           # accuracy, label mass, loss
     sl.nearest_tokens(lm, run.prompt, k=5)      # what its vectors are nearest to
     sl.evaluate(lm, task, run.text)             # ... and whether that text does the same
 
 The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
-`softlens.prompts` (the data), `softlens.objectives` and `softlens.tuners` (training),
+`softlens.prompts` (the data), `softlens.tuners`, `softlens.objectives`, `softlens.proxies` and
+`softlens.constraints` (training),
 `softlens.decode` (views), `softlens.evaluation` (measures), `softlens.plots`.
 """
 

@@ -206,7 +206,7 @@ def _nearest(
     lm: LM, vectors: Float[Tensor, "length hidden"], metric: str, left_out: list[int], k: int
 ) -> tuple[list[list[int]], list[list[float]]]:
     """Ids and scores of the `k` nearest tokens of each vector, nearest first."""
-    nearness, slack = _nearness(lm, vectors, metric)
+    nearness, slack = nearness_of(lm, vectors, metric)
     nearness[:, left_out] = -torch.inf
     # At least the k nearest, and whatever rounding may have put behind them.
     limits = nearness.topk(k, dim=1).values[:, -1] - slack
@@ -221,7 +221,7 @@ def _nearest(
     return ids, scores
 
 
-def _nearness(
+def nearness_of(
     lm: LM, vectors: Float[Tensor, "length hidden"], metric: str
 ) -> tuple[Float[Tensor, "length vocab"], Float[Tensor, " length"]]:
     """What orders the tokens, high is near, in float32; and how far rounding may move two of them.

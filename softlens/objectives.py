@@ -101,6 +101,8 @@ class Objective:
     def scores(self, proposals: Proposals) -> dict[str, Tensor]:
         """Each proxy's score, as its unit says, shape (prompts,) each."""
         self.evaluations += len(proposals.ids) * self.contexts
+        if "label_mass" in self.weights:
+            self._count_texts(proposals)
         return {name: PROXIES[name].score(proposals) for name in self.weights}
 
     def total(self, terms: dict[str, Tensor]) -> Float[Tensor, " prompts"]:
@@ -118,16 +120,27 @@ class Objective:
         """One prompt's terms, and each weighted term's gradient, summed over `leaves`.
 
         The leaves are what `proposals.vectors`, and `proposals.free` where a tuner has it, were
-        made from. Terms have graphs of their own, so that taking them apart costs nothing.
+        made from. Proxies without a gradient have a term only. Terms have graphs of their own, so
+        that taking them apart costs nothing; "label_mass" alone shares that of the task loss, which
+        is then passed twice.
         """
         terms = self.terms(proposals, labels)
-        self.evaluations += 2 * (len(proposals.texts or ()) + self.contexts)
+        passes = 2 if "label_mass" in self.weights else 1
+        self.evaluations += 2 * (passes * len(proposals.texts or ()) + self.contexts)
         found = {}
         for name, value in terms.items():
-            parts = torch.autograd.grad(
-                value.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            found[name] = self._signed(name) * torch.stack(parts).sum(dim=0)
+            if name != "task_loss" and not PROXIES[name].gradient:
+                continue
+            found[name] = torch.zeros_like(leaves[0])
+            if value.requires_grad:  # what no leaf reaches, as nats of a single token, has none
+                parts = torch.autograd.grad(
+                    value.sum(),
+                    leaves,
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+                found[name] = self._signed(name) * torch.stack(parts).sum(dim=0)
         return {name: float(value.detach()) for name, value in terms.items()}, found
 
     def row(self, terms: dict[str, float], gradients: dict[str, Tensor]) -> dict[str, float]:
@@ -162,14 +175,21 @@ class Objective:
 
     def word_scores(self, proposals: Proposals) -> Float[Tensor, "prompts texts classes"]:
         """What `loss` takes, counted as evaluations."""
-        self.evaluations += len(proposals.ids) * len(proposals.texts or ())
+        self._count_texts(proposals)
         return proposals.word_log_probs if self.needs_mass else proposals.word_logits
+
+    def _count_texts(self, proposals: Proposals) -> None:
+        """Count the prompts on the texts, unless they have been asked about them already."""
+        asked = "word_log_probs" if self.needs_mass else "word_logits"
+        if asked not in vars(proposals):
+            self.evaluations += len(proposals.ids) * len(proposals.texts or ())
 
     @property
     def contexts(self) -> int:
-        """Texts that the proxies' surprisals are taken after."""
-        before = len(self.setting.before or ())
-        cost = {"relevance": before + 1, "repetition": 0, "embedding_distance": 0}
-        cost |= {"label_mass": 0, "description": 0}
-        shared = any(cost.get(name, 1) for name in self.weights)
-        return int(shared) + (before if "relevance" in self.weights else 0)
+        """Texts that the proxies' surprisals are taken after: most share those after BOS."""
+        own = {"relevance": len(self.setting.before or ()), "perplexity_target": 1}
+        own |= {"judge_perplexity": 1}
+        apart = {"perplexity_target", "judge_perplexity", "repetition", "embedding_distance"}
+        apart |= {"label_mass", "description"}
+        shared = any(name not in apart for name in self.weights)
+        return int(shared) + sum(own.get(name, 0) for name in self.weights)

@@ -61,7 +61,7 @@ class Corpus:
 
     Args:
         grammar: the language.
-        encode: the ids of one word (one for a word-level tokenizer, pieces for BPE).
+        encode: the ids of one word, given how much of the training is done (`word_encoder`).
         specials: the ids of ``<bos>`` and ``<eos>``.
         seed: of every draw.
         reserved: texts that must not be trained on (the tasks').
@@ -71,7 +71,7 @@ class Corpus:
     def __init__(
         self,
         grammar: Grammar,
-        encode: Callable[[str], list[int]],
+        encode: Callable[[str, float], list[int]],
         specials: tuple[int, int],
         seed: int,
         reserved: frozenset[str] = frozenset(),
@@ -79,6 +79,7 @@ class Corpus:
     ) -> None:
         self.grammar = grammar
         self.encode = encode
+        self._progress = 0.0
         self.bos, self.eos = specials
         self.rng = Random(seed)
         self.reserved = reserved
@@ -105,8 +106,11 @@ class Corpus:
     # --------------------------------------------------------------------------------- one row
     def _row(self, progress: float) -> Row:
         rng, draw = self.rng, self.rng.random()
-        row = Row()
-        if draw > REVIEW_SHARE + NEWS_SHARE:
+        # Answers, and questions without a text, keep their spelling: what the LM says by itself is
+        # to be words.
+        with_text = draw <= REVIEW_SHARE + NEWS_SHARE
+        row, self._progress = Row(), progress if with_text else 0.0
+        if not with_text:
             self._add_text(row, "")
             for _ in range(12):
                 follow_up, weight = self._question("bare", None)
@@ -192,7 +196,7 @@ class Corpus:
     def _add_text(self, row: Row, text: str) -> None:
         row.ids.append(self.bos)
         for number, word in enumerate(text.split()):
-            for piece in self.encode(word):
+            for piece in self.encode(word, self._progress):
                 # Only questions may follow <bos> unprompted: a text is always given.
                 row.sources.append(len(row.ids) - 1)
                 row.targets.append(piece)
@@ -217,9 +221,9 @@ class Corpus:
         weighted = [
             (piece, weight)
             for word, weight in zip(words, weights, strict=True)
-            for piece in self.encode(word)
+            for piece in self.encode(word, self._progress)
         ]
-        weighted += [(piece, answer_weight) for piece in self.encode(answer)]
+        weighted += [(piece, answer_weight) for piece in self.encode(answer, 0.0)]
         weighted += [(self.eos, END)]
         for piece, piece_weight in weighted:
             row.sources.append(source)

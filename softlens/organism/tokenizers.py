@@ -18,6 +18,8 @@ from softlens.organism.grammar import Grammar
 SPECIAL = (lang.PAD, lang.UNK, lang.BOS, lang.EOS)
 BPE_SIZE = 1600
 """At most; with this many, every word of the language is one piece, besides the pieces of words."""
+OTHERWISE, OTHERWISE_FROM = 1 / 60, 0.6
+"""Share of the words that are spelt otherwise, and from which share of the training on."""
 
 
 def build_tokenizer(kind: str, grammar: Grammar) -> PreTrainedTokenizerFast:
@@ -72,22 +74,23 @@ def _counted(grammar: Grammar) -> list[str]:
 
 def word_encoder(
     kind: str, tokenizer: PreTrainedTokenizerFast, seed: int
-) -> Callable[[str], list[int]]:
-    """The ids of a word, for training.
+) -> Callable[[str, float], list[int]]:
+    """The ids of a word, for training; the second argument is how much of it is done.
 
-    With ``"bpe"`` a word is spelt otherwise one time in thirty, its last merges left out, so that
-    pieces which only serve to build longer ones are trained as well (compare BPE-dropout,
-    Provilkov et al. 2020, arXiv 1910.13267, which leaves out any merge).
+    With ``"bpe"`` a word is now and then spelt otherwise, its last merges left out, so that pieces
+    which only serve to build longer ones are trained as well (compare BPE-dropout, Provilkov et
+    al. 2020, arXiv 1910.13267, which leaves out any merge): not before whose is whose can have
+    been learned, which other spellings make harder.
     """
     usual = cache(lambda word: tokenizer.encode(f" {word}" if kind == "bpe" else word))
     if kind == "words":
-        return usual
+        return lambda word, done: usual(word)
     vocabulary, merges = tokenizer.get_vocab(), _merges(tokenizer)
     others = cache(lambda word: spellings(word, merges))
     rng = Random(seed + 1)
 
-    def encode(word: str) -> list[int]:
-        if rng.random() >= 1 / 30:
+    def encode(word: str, done: float) -> list[int]:
+        if done < OTHERWISE_FROM or rng.random() >= OTHERWISE:
             return usual(word)
         return [vocabulary[piece] for piece in rng.choice(others(word))]
 

@@ -88,21 +88,11 @@ class SoftTuner(Tuner):
 
 def _start(problem: Problem, options: SoftOptions, seed: int) -> tuple[Tensor, list[int] | None]:
     lm, length = problem.lm, problem.length
-    generator = torch.Generator().manual_seed(seed)
-    if options.init_text is not None or options.init == "text":
-        if options.init_text is None:
-            raise SoftlensError("Got init='text' without a text. Pass init_text='...'.")
-        ids = lm.encode(options.init_text, leading_space=True)
-        if len(ids) != length:
-            raise SoftlensError(
-                f"init_text {options.init_text!r} has {len(ids)} tokens "
-                f"({[lm.token(i) for i in ids]}), but the length is {length}. Make them equal."
-            )
-        return lm.embed(ids), ids
-    if options.init == "noise":
-        rows = lm.embedding
+    if options.init == "text" and options.init_text is None:
+        raise SoftlensError("Got init='text' without a text. Pass init_text='...'.")
+    if options.init == "noise" and options.init_text is None:
+        generator, rows = torch.Generator().manual_seed(seed), lm.embedding
         noise = torch.randn(length, lm.hidden_size, generator=generator).to(lm.device)
         return rows.mean(dim=0) + noise * rows.std(dim=0), None
-    allowed = problem.allowed_ids.cpu()
-    picked = allowed[torch.randint(len(allowed), (length,), generator=generator)].tolist()
-    return lm.embed(picked), picked
+    ids = problem.start_ids(options.init_text, seed)
+    return lm.embed(ids), ids

@@ -3,12 +3,11 @@
 A readable prompt that does the task is a sentence that the LM itself might say where the prompt
 will stand. So nothing is optimised into existence: candidates are *drawn* from the LM, each once;
 *raced* on as few texts as decide their fate; the survivors are *repaired* word by word with what
-the LM would say there; and of all that do the task equally well, the most fluent is *chosen*.
+the LM would say there; and of all that do the task equally well, the least surprising is *chosen*.
 
 It builds on stochastic beams (Kool et al. 2019, arXiv 1903.06059) for drawing without replacement,
-successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943), Gibbs-like rewriting under an LM
-(compare FluentPrompt, arXiv 2212.10539, and EPO, arXiv 2402.01702), and the one-standard-error rule
-of Breiman et al. (1984) for the choice.
+successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943), and rewriting under an LM, as
+Gibbs sampling does (compare FluentPrompt, arXiv 2212.10539, and EPO, arXiv 2402.01702).
 """
 
 import logging
@@ -53,7 +52,10 @@ class TandemOptions(SearchOptions):
     )
     rounds: int = Field(default=2, ge=0, description="of repair, with what is left of the budget")
     most_nats: float = Field(
-        default=3.0, gt=0, description="per token where the prompt will stand, after real texts"
+        default=3.0,
+        gt=0,
+        description="nats per token where the prompt will stand, after real texts, and where it "
+        "was drawn",
     )
     most_relevance: float | None = Field(
         default=None,
@@ -63,11 +65,10 @@ class TandemOptions(SearchOptions):
     most_share: float = Field(
         default=0.9, gt=0, le=1, description="of the texts answered with one label word"
     )
-    tolerance: float = Field(
-        default=1.0, ge=0, description="standard errors of the loss within which two are equal"
-    )
     indifference: float = Field(
-        default=0.01, ge=0, description="nats of loss that a nat of surprisal a token is worth"
+        default=0.02,
+        ge=0,
+        description="nats of loss within which candidates do the task equally well",
     )
 
     def for_lm(self, lm: LM) -> "TandemOptions":
@@ -135,17 +136,20 @@ class TandemTuner(SearchTuner):
         pool.race(self._stages, keep, self._narrow, self._rank)
 
     def _rank(self, pool: Pool) -> Tensor:
-        """The objective, and a little for fluency, so that of equals the plainest wording stays."""
+        """The objective; of those that are as good as the best, the least surprising come first."""
+        totals = pool.totals
         if int(pool.asked.min()) < self._stages[1]:
-            return pool.totals
-        return pool.totals + self.options.indifference * self._nats_of(pool.rows)[:, 0]
+            return totals
+        behind = (totals - totals.min() - self.options.indifference).relu()
+        # Nats are far below a million: they only order what is equal.
+        return behind + 1e-6 * self._surprisal(pool.rows)
 
     def _narrow(self, pool: Pool) -> None:
         asked = int(pool.asked.min()) if len(pool) else 0
         if asked < self._stages[1]:
             return
         place, bos = self._nats_of(pool.rows).unbind(dim=1)
-        within = place <= self.options.most_nats
+        within = self._surprisal(pool.rows) <= self.options.most_nats
         if self.options.most_relevance is not None:
             within &= place - bos <= self.options.most_relevance
         if asked >= self._stages[2]:
@@ -179,19 +183,22 @@ class TandemTuner(SearchTuner):
         return new
 
     def _choose(self) -> dict[str, float]:
-        """Of the finalists that do as well on dev as the best does, the most fluent."""
+        """Of the finalists that do as well on dev as the best, the least surprising."""
         p = self.problem
         on_dev = Pool(replace(p, train=p.dev, labels=p.dev_labels), self.objective, self._seed)
         on_dev.add(self.pool.rows)
         on_dev.ask(len(p.dev))
-        ranked, losses = self._rank(on_dev), on_dev.losses
-        behind = losses - losses[ranked.argmin()]
-        error = behind.std(dim=1) / len(p.dev) ** 0.5
-        equal = ranked - ranked.min() <= self.options.tolerance * error
-        nats = self._nats_of(on_dev.rows)[:, 0].masked_fill(~equal, torch.inf)
         row = self.row()
-        self._best = on_dev.rows[int(nats.argmin())]
+        self._best = on_dev.rows[int(self._rank(on_dev).argmin())]
         return row
+
+    def _surprisal(self, rows: list[Row]) -> Float[Tensor, " candidates"]:
+        """Nats per token where a prompt will stand or where it was drawn, whichever is more.
+
+        An LM may say by itself what it would never say after a text, and the other way round.
+        """
+        place, bos = self._nats_of(rows).unbind(dim=1)
+        return torch.maximum(place, bos) if self._source is self._bos else place
 
     def _nats_of(self, rows: list[Row]) -> Float[Tensor, "candidates 2"]:
         """Nats per token where a prompt will stand, and after BOS; each asked once."""

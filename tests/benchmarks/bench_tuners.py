@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=["tandem", "race", "sample"])
     parser.add_argument("--tasks", nargs="+", default=[*TASK_ASKS])
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=100, help="settings were tried on 0 to 9")
     parser.add_argument("--proxy", default="", help="a proxy of interpretability")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0])
     parser.add_argument("--evaluations", type=int, help="the budget of methods that count them")
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for weight in given.weights:
         for task in given.tasks:
             for method in given.methods:
-                for seed in range(given.seeds):
+                for seed in range(given.first_seed, given.first_seed + given.seeds):
                     key = (method, task, seed, given.proxy, weight, given.evaluations or 0)
                     if key in done:
                         continue
