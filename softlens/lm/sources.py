@@ -26,7 +26,7 @@ from softlens.lm.frozen import LM
 
 log = logging.getLogger(__name__)
 
-BUNDLED = ("organism", "organism-judge")
+BUNDLED = ("organism", "organism-judge", "organism-llama")
 REAL = "smollm2-135m"
 HUB_EXAMPLES = ("gpt2", "gpt2-medium", "gpt2-large", "distilgpt2")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -50,7 +50,7 @@ def load_lm(
     """Load a frozen causal LM.
 
     Args:
-        name: a bundled LM ("organism", "organism-judge"); "smollm2-135m", a
+        name: a bundled LM ("organism", "organism-judge", "organism-llama"); "smollm2-135m", a
             real LM from the package index (`make real`); a folder in the hub's format; a
             ``.gguf`` file; or a hub id such as "gpt2". None is the default LM.
         dtype: "float32" or "bfloat16" (about twice as fast where the processor has it);
