@@ -91,13 +91,12 @@ class SearchTuner(HardTuner):
         """The history's columns for the best of the pool, on the texts that it was asked about."""
         best = self.pool.best()
         self._best = self.pool.rows[best]
-        proxies = {name: float(score[best]) for name, score in self.pool.proxies.items()}
-        total = float(self.pool.totals[best])
-        penalty = self.objective.penalty({k: torch.tensor(v) for k, v in proxies.items()})
+        proxies = {name: score[[best]] for name, score in self.pool.proxies.items()}
+        total, penalty = float(self.pool.totals[best]), self.objective.penalty(proxies)
         return {
             "objective": total,
             "task_loss": total - float(penalty),
-            **proxies,
+            **{name: float(score) for name, score in proxies.items()},
             "candidates": len(self.pool),
             "texts": int(self.pool.asked.min()),
         }
@@ -125,17 +124,19 @@ class SampleTuner(SearchTuner):
         """Draw and ask another block, as large as the budget allows."""
         texts = min(self.options.texts, len(self.problem.train))
         each = texts + 1 + self.objective.contexts
-        affordable = (self.left - len(self.problem.dev)) // each
-        new = self.draw(max(1, min(self.ROUND, affordable)), replacement=True)
+        new = self.draw(max(1, min(self.ROUND, self._affordable(each))), replacement=True)
         self.pool.add(new)
         self.pool.ask(texts)
         self.pool.keep(self.pool.totals.argsort(stable=True)[: self.ROUND])
         self._idle = 0 if new else self._idle + 1
-        if affordable <= self.ROUND:
+        if self._affordable(each) < 1:
             self.finished = "all evaluations spent"
         elif self._idle == self.IDLE:
             self.finished = "the LM says nothing new"
         return self.row()
+
+    def _affordable(self, each: int) -> int:
+        return (self.left - len(self.problem.dev)) // each
 
 
 class RaceOptions(SearchOptions):
@@ -152,20 +153,22 @@ class RaceTuner(SearchTuner):
 
     Options: ClassVar[type[TunerOptions]] = RaceOptions
     options: RaceOptions
+    LEAST, TRIES = 8, 50
 
     def step(self) -> dict[str, float]:
         """One race: draw as many prompts as can be afforded, and halve them."""
         stages, share = self.options.stages, self.options.kept
         steps = [later - before for before, later in zip((0, *stages), stages, strict=False)]
         each = 1 + self.objective.contexts + sum(n * share**i for i, n in enumerate(steps))
-        wanted = int((self.left - len(self.problem.dev)) / each)
+        fixed = len(self.problem.dev) + self.LEAST * sum(steps[1:])
+        wanted = max(1, int((self.left - fixed) / each))
         drawn: list[Row] = []
-        for _ in range(8):
-            # Ever fewer draws are new, so ever more are needed.
-            drawn += self.draw(4 * wanted, replacement=True)[: wanted - len(drawn)]
+        for _ in range(self.TRIES):
+            # Ever fewer draws are new; what the LM hardly says is not waited for.
+            drawn += self.draw(wanted - len(drawn), replacement=True)
             if len(drawn) >= wanted:
                 break
         self.pool.add(drawn)
-        self.pool.race(stages, lambda texts, n: max(8, int(n * share)))
+        self.pool.race(stages, lambda texts, n: max(self.LEAST, int(n * share)))
         self.finished = "all evaluations spent"
         return self.row()

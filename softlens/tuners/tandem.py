@@ -112,12 +112,12 @@ class TandemTuner(SearchTuner):
         rounds = self.options.rounds
         if self._rounds == 0:
             budget = self.options.drawn * self.left if rounds else self.left - self._reserve
-            count = self._affordable(budget)
+            count = max(1, self._affordable(budget))
             self._race(self.pool, self.draw(count, False, self._source))
         else:
             budget = (self.left - self._reserve) / (rounds + 1 - self._rounds)
             edited = Pool(self.problem, self.objective, self._seed)
-            self._race(edited, self._edits(self._affordable(budget)))
+            self._race(edited, self._edits(max(1, self._affordable(budget))))
             self.pool.add(edited.rows)
             self.pool.ask(self._stages[-1])
             self.pool.keep(self._rank(self.pool).argsort(stable=True)[: self.options.finalists])
@@ -221,14 +221,15 @@ class TandemTuner(SearchTuner):
         """What the choice on dev, and the loop's own looks at dev, will cost."""
         return (self.options.finalists + 2) * len(self.problem.dev)
 
-    def _affordable(self, budget: float) -> int:
+    def _affordable(self, budget: float | int) -> int:
         """How many candidates can be drawn and raced."""
         each, alive, before = 1.0 + self.objective.contexts, 1.0, 0
         nats = 1 if self._place is self._bos else 1 + len(self._place)
         for number, texts in enumerate(self._stages):
             each += alive * (texts - before + (nats if number == 1 else 0))
             alive, before = alive * self.options.kept, texts
-        return int(budget / each)
+        # However few are drawn, the finalists are asked everything.
+        return max(0, int((budget - self.options.finalists * (before + nats)) / each))
 
     def _below(self, count: int) -> Tensor:
         return torch.randint(count, (), generator=self.generator)

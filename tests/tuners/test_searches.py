@@ -31,7 +31,7 @@ def organism() -> LM:
 @pytest.mark.parametrize("method", SEARCHES)
 def test_they_keep_to_their_budget_and_beat_their_start(any_lm: LM, toy_task: Task, method: str):
     run = search(any_lm, toy_task, method)
-    assert 1000 < run.metrics["evaluations"] <= 3000
+    assert 800 < run.metrics["evaluations"] <= 3000
     start = sl.Prompt.from_ids(any_lm, run.prompt.start_ids or any_lm.ordinary_ids[:3].tolist())
     before = sl.evaluate(any_lm, toy_task, start, split="train").loss
     after = sl.evaluate(any_lm, toy_task, run.prompt, split="train").loss
@@ -85,11 +85,13 @@ def test_searches_count_evaluations_not_steps(tiny: Callable[..., LM], toy_task:
 
 def test_enumerate_finds_the_best_question_of_the_front(organism: LM):
     task = sl.load_task("sentiment")
-    run = sl.tune(organism, task, "enumerate", progress=False)
+    run = sl.tune(organism, task, "enumerate", texts=8, progress=False)
     front = readable_front("sentiment")
     assert asks_for(run.text) == "whole"
     assert run.metrics["accuracy"] >= front["accuracy"].max() - 0.005
-    cheap = sl.tune(organism, task, "enumerate", proxies={"perplexity": 2.0}, progress=False)
+    cheap = sl.tune(
+        organism, task, "enumerate", texts=8, proxies={"perplexity": 2.0}, progress=False
+    )
     assert cheap.metrics["nats_per_token"] < run.metrics["nats_per_token"]
     with pytest.raises(SoftlensError, match="No question of the language has 9 tokens"):
         sl.tune(organism, task, "enumerate", length=9, progress=False)
@@ -97,12 +99,13 @@ def test_enumerate_finds_the_best_question_of_the_front(organism: LM):
 
 def test_enumerate_is_for_the_organism_only(tiny: Callable[..., LM], toy_task: Task):
     with pytest.raises(SoftlensError, match="does not speak it"):
-        search(tiny(), toy_task, "enumerate")
+        sl.tune(tiny(), toy_task, "enumerate", progress=False)
 
 
 @pytest.mark.parametrize("task", ["topic", "sentiment", "witness", "witness-rare"])
 def test_tandem_ends_in_the_right_question(organism: LM, task: str):
-    run = sl.tune(organism, sl.load_task(task), "tandem", evaluations=30_000, progress=False)
+    budget = 60_000 if task == "witness-rare" else 30_000
+    run = sl.tune(organism, sl.load_task(task), "tandem", evaluations=budget, progress=False)
     front = readable_front(task)
     right = sl.organism.TASK_ASKS[task]
     best = front[front["asks_for"] == right]
