@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache
-from itertools import pairwise
+from itertools import cycle, pairwise
 from random import Random
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -18,7 +18,7 @@ from softlens.organism.grammar import Grammar
 SPECIAL = (lang.PAD, lang.UNK, lang.BOS, lang.EOS)
 BPE_SIZE = 1600
 """At most; with this many, every word of the language is one piece, besides the pieces of words."""
-OTHERWISE, OTHERWISE_FROM = 1 / 60, 0.6
+OTHERWISE, OTHERWISE_FROM = 1 / 30, 0.6
 """Share of the words that are spelt otherwise, and from which share of the training on."""
 
 
@@ -86,13 +86,14 @@ def word_encoder(
     if kind == "words":
         return lambda word, done: usual(word)
     vocabulary, merges = tokenizer.get_vocab(), _merges(tokenizer)
-    others = cache(lambda word: spellings(word, merges))
+    # In turn, so that the pieces of rare words have theirs too.
+    others = cache(lambda word: cycle(spellings(word, merges)))
     rng = Random(seed + 1)
 
     def encode(word: str, done: float) -> list[int]:
         if done < OTHERWISE_FROM or rng.random() >= OTHERWISE:
             return usual(word)
-        return [vocabulary[piece] for piece in rng.choice(others(word))]
+        return [vocabulary[piece] for piece in next(others(word))]
 
     return encode
 
