@@ -52,7 +52,9 @@ class RLPromptOptions(TunerOptions):
     batch_size: int = Field(default=64, ge=1, description="texts a step")
     evaluations_of_dev: int = Field(default=20, ge=1, description="times dev is looked at")
     patience: int = Field(
-        default=20, ge=1, description="looks at dev without a better prompt before stopping early"
+        default=100,
+        ge=1,
+        description="looks at dev without a better prompt before stopping early: by default never",
     )
     texts: int | None = Field(
         default=None,

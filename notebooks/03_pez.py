@@ -1,0 +1,122 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # PEZ: a prompt of real tokens, and what happens when it is asked to be fluent
+#
+# PEZ ("Hard Prompts Made Easy", [arXiv 2302.03668](https://arxiv.org/abs/2302.03668)) trains
+# continuous vectors, but the LM never sees them: at each step they are projected onto the nearest
+# tokens, the gradient is taken *there*, and applied to the continuous copy. What comes out is a
+# prompt that can be written down.
+#
+# Written down is not yet readable. "Towards Interpretable Soft Prompts"
+# ([arXiv 2504.02144](https://arxiv.org/abs/2504.02144)) adds a term for interpretability to such
+# tuners. Our reading of it: the task's loss plus $\lambda$ times the prompt's surprisal, in nats per
+# token. This notebook turns $\lambda$ up on the organism, where it is known which prompts are right.
+
+# %%
+import pandas as pd
+
+import softlens as sl
+
+lm = sl.load_lm()
+task = sl.load_task("sentiment")
+
+# %% [markdown]
+# ## Without a term for interpretability
+#
+# One run, and its history. *Tokens changed* counts from the random start.
+
+# %%
+run = sl.tune(lm, task, method="pez", seed=0, progress=False)
+run
+
+# %%
+ax = run.plot()
+# %% [markdown]
+# The prompt does the task. It is no sentence, and nothing in it says what it asks for:
+
+# %%
+sl.organism.explain(run.text)
+
+# %% [markdown]
+# ## Proxies
+#
+# A *proxy* stands in for interpretability in the objective. There are several, each with a source
+# and with a known way to fail. PEZ follows gradients, so it can use those that have one.
+
+# %%
+sl.proxies()[["proxy", "what", "unit", "better", "gradient", "fails"]]
+
+# %% [markdown]
+# ## Turning the weight up
+#
+# `perplexity` is the published term: the gradient reaches a token only as *context* of the tokens
+# after it. `perplexity_target` has the same value, but its gradient also knows that the token itself
+# is being predicted. Four weights, two seeds each, and fewer steps than by default.
+
+# %%
+WEIGHTS = [0, 0.1, 0.3, 1.0]
+rows = []
+for proxy in ("perplexity", "perplexity_target"):
+    for weight in WEIGHTS:
+        for seed in (0, 1):
+            run = sl.tune(
+                lm, task, method="pez", proxies={proxy: weight}, steps=150, seed=seed,
+                progress=False,
+            )  # fmt: skip
+            rows.append({"method": f"pez {proxy}", "weight": weight, "seed": seed, "run": run})
+frame = pd.DataFrame(rows)
+frame = frame.join(pd.DataFrame([run.metrics for run in frame["run"]]))
+frame["text"] = [run.text for run in frame["run"]]
+# %%
+ax = sl.plot_weights(frame[frame["method"] == "pez perplexity"])
+# %%
+ax = sl.plot_weights(frame[frame["method"] == "pez perplexity_target"])
+# %% [markdown]
+# The history of a run says what each term did. Where the gradient of the proxy is far smaller than
+# that of the task, a weight is a number without an effect.
+
+# %%
+strong = frame[(frame["method"] == "pez perplexity_target") & (frame["weight"] == 1.0)]
+ax = strong["run"].iloc[0].plot()
+# %% [markdown]
+# ## The prompts that appear
+#
+# With their gauges: is it a sentence of the language, what does it ask for, how much of the LM's
+# probability is on the label words at all?
+
+# %%
+frame["grammatical"] = [sl.organism.grammatical(text) for text in frame["text"]]
+frame["asks_for"] = [sl.organism.asks_for(text) for text in frame["text"]]
+columns = ["accuracy", "nats_per_token", "label_mass", "grammatical", "asks_for"]
+frame[["method", "weight", "seed", "text", *columns]].round(3)
+
+# %% [markdown]
+# `perplexity` lowers the surprisal little, and the task pays for it. `perplexity_target` works much
+# better as a proxy, and that is the trouble: from a weight of .3 on the prompts are flawless
+# sentences of the language that ask something else. The proxy is satisfied, the label mass is gone,
+# and an accuracy near chance is all that says so. Being fluent is not being about the task.
+
+# %% [markdown]
+# ## Against the truth
+#
+# The readable front is what *could* be had: every question of the language, by its surprisal and its
+# accuracy. The distance between the runs and the front is no price of being readable. It is what
+# the optimiser did not find.
+
+# %%
+marks = frame.assign(scored=frame["method"])
+ax = sl.plot_front(sl.organism.readable_front("sentiment"), marks)
