@@ -12,6 +12,7 @@ Two layouts of the same computation, and the plain forward they are checked agai
 Masks are additive floats: a boolean one is silently misread by eager attention.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,12 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)
 
 
+def cache_name(model: PreTrainedModel) -> str:
+    """What a model calls its cache: transformers renamed it in 5.24, and warns of the old name."""
+    known = inspect.signature(model.base_model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
+
+
 def _hidden(model: PreTrainedModel, **inputs: Any) -> Tensor:
     return model.base_model(**inputs, use_cache=False).last_hidden_state
 
@@ -125,7 +132,7 @@ def prefill(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Prefix:
         position_ids=torch.arange(width, device=model.device)[None].expand(len(rows), -1),
         use_cache=True,
     )
-    layers = output.past_key_values.layers
+    layers = getattr(output, cache_name(model)).layers
     keys_values = torch.stack([torch.stack([layer.keys, layer.values]) for layer in layers])
     last = output.last_hidden_state[torch.arange(len(rows)), lengths - 1]
     return Prefix(keys_values, lengths, last)
@@ -152,12 +159,13 @@ def after_texts(
         dim=3,
     )
     steps = torch.arange(length, device=device).repeat(count)
+    layers = [_FrozenLayer(kv[0], kv[1]) for kv in prefix.keys_values]
     states = _hidden(
         model,
         inputs_embeds=prompts.to(model.dtype).reshape(1, -1, hidden).expand(batch, -1, -1),
         attention_mask=additive(visible, model.dtype),
         position_ids=prefix.lengths[:, None] + steps[None, :],
-        past_key_values=Cache(layers=[_FrozenLayer(kv[0], kv[1]) for kv in prefix.keys_values]),
+        **{cache_name(model): Cache(layers=layers)},
     )
     return states.view(batch, count, length, hidden)
 

@@ -25,6 +25,7 @@ import torch
 from softlens import Task, load_lm, load_task, tune
 from softlens.files import write_json
 from softlens.lm import LM
+from softlens.lm.transformer import cache_name
 from softlens.lm.transformer import pad
 from softlens.objectives import Objective
 from softlens.tuners.base import Problem
@@ -55,8 +56,9 @@ def plain_step(lm: LM, task: Task) -> Callable[[], object]:
     head, every = model.get_output_embeddings(), torch.arange(TEXTS)
 
     def states(ids: torch.Tensor, cache: object) -> tuple[torch.Tensor, object]:
-        output = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
-        return output.last_hidden_state[:, -1], output.past_key_values
+        name = cache_name(model)
+        output = model.base_model(input_ids=ids, use_cache=True, **{name: cache})
+        return output.last_hidden_state[:, -1], getattr(output, name)
 
     def rewards(rows: list[list[int]]) -> torch.Tensor:
         found = []
