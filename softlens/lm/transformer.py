@@ -159,7 +159,7 @@ def after_texts(
         dim=3,
     )
     steps = torch.arange(length, device=device).repeat(count)
-    layers = [_FrozenLayer(kv[0], kv[1]) for kv in prefix.keys_values]
+    layers: list[Any] = [_FrozenLayer(kv[0], kv[1]) for kv in prefix.keys_values]
     states = _hidden(
         model,
         inputs_embeds=prompts.to(model.dtype).reshape(1, -1, hidden).expand(batch, -1, -1),

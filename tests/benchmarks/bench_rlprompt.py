@@ -25,8 +25,7 @@ import torch
 from softlens import Task, load_lm, load_task, tune
 from softlens.files import write_json
 from softlens.lm import LM
-from softlens.lm.transformer import cache_name
-from softlens.lm.transformer import pad
+from softlens.lm.transformer import cache_name, pad
 from softlens.objectives import Objective
 from softlens.tuners.base import Problem
 from softlens.tuners.policy import Adaptor
