@@ -106,8 +106,7 @@ class Corpus:
     # --------------------------------------------------------------------------------- one row
     def _row(self, progress: float) -> Row:
         rng, draw = self.rng, self.rng.random()
-        # Answers, and questions without a text, keep their spelling: what the LM says by itself is
-        # to be words.
+        # Questions without a text keep their spelling: what the LM says by itself is to be words.
         with_text = draw <= REVIEW_SHARE + NEWS_SHARE
         row, self._progress = Row(), progress if with_text else 0.0
         if not with_text:
@@ -223,7 +222,7 @@ class Corpus:
             for word, weight in zip(words, weights, strict=True)
             for piece in self.encode(word, self._progress)
         ]
-        weighted += [(piece, answer_weight) for piece in self.encode(answer, 0.0)]
+        weighted += [(piece, answer_weight) for piece in self.encode(answer, self._progress)]
         weighted += [(self.eos, END)]
         for piece, piece_weight in weighted:
             row.sources.append(source)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from itertools import cycle, pairwise
+from itertools import pairwise
 from random import Random
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -18,8 +19,9 @@ from softlens.organism.grammar import Grammar
 SPECIAL = (lang.PAD, lang.UNK, lang.BOS, lang.EOS)
 BPE_SIZE = 1600
 """At most; with this many, every word of the language is one piece, besides the pieces of words."""
-OTHERWISE, OTHERWISE_FROM = 1 / 30, 0.6
-"""Share of the words that are spelt otherwise, and from which share of the training on."""
+OTHERWISE_FROM, OTHERWISE, TURNS = 0.6, 4, 6
+"""From this share of the training on a word is spelt otherwise every fourth time, until each of its
+spellings has had six turns."""
 
 
 def build_tokenizer(kind: str, grammar: Grammar) -> PreTrainedTokenizerFast:
@@ -73,27 +75,31 @@ def _counted(grammar: Grammar) -> list[str]:
 
 
 def word_encoder(
-    kind: str, tokenizer: PreTrainedTokenizerFast, seed: int
+    kind: str, tokenizer: PreTrainedTokenizerFast
 ) -> Callable[[str, float], list[int]]:
     """The ids of a word, for training; the second argument is how much of it is done.
 
-    With ``"bpe"`` a word is now and then spelt otherwise, its last merges left out, so that pieces
-    which only serve to build longer ones are trained as well (compare BPE-dropout, Provilkov et
-    al. 2020, arXiv 1910.13267, which leaves out any merge): not before whose is whose can have
-    been learned, which other spellings make harder.
+    With ``"bpe"`` every word is spelt otherwise for some time, its last merges left out, so that
+    pieces which only serve to build longer ones are trained as well (compare BPE-dropout, Provilkov
+    et al. 2020, arXiv 1910.13267, which leaves out any merge): not before whose is whose can have
+    been learned, which other spellings make harder, and no word so often that an answer's
+    probability would be divided among its spellings.
     """
     usual = cache(lambda word: tokenizer.encode(f" {word}" if kind == "bpe" else word))
     if kind == "words":
         return lambda word, done: usual(word)
     vocabulary, merges = tokenizer.get_vocab(), _merges(tokenizer)
-    # In turn, so that the pieces of rare words have theirs too.
-    others = cache(lambda word: cycle(spellings(word, merges)))
-    rng = Random(seed + 1)
+    others = cache(lambda word: spellings(word, merges))
+    said: Counter[str] = Counter()
 
     def encode(word: str, done: float) -> list[int]:
-        if done < OTHERWISE_FROM or rng.random() >= OTHERWISE:
+        if done < OTHERWISE_FROM:
             return usual(word)
-        return [vocabulary[piece] for piece in next(others(word))]
+        said[word] += 1
+        turn, now = divmod(said[word], OTHERWISE)
+        if now or turn > TURNS * len(others(word)):
+            return usual(word)
+        return [vocabulary[piece] for piece in others(word)[turn % len(others(word))]]
 
     return encode
 

@@ -161,7 +161,7 @@ def train(
     language = language or grammar()
     tokenizer = build_tokenizer(recipe.tokenizer, language)
     model = build_model(recipe, tokenizer)
-    encode = word_encoder(recipe.tokenizer, tokenizer, recipe.seed)
+    encode = word_encoder(recipe.tokenizer, tokenizer)
     corpus = Corpus(
         language,
         encode,

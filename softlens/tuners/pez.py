@@ -4,10 +4,11 @@ Wen, Jain, Kirchenbauer, Goldblum, Geiping, Goldstein (2023), "Hard Prompts Made
 arXiv 2302.03668, algorithm 1, and its code for images (AdamW) and for language (Adafactor).
 
 The published objective is w * CE_fluency + (1 - w) * CE_task. Divided by 1 - w, which Adam and
-Adafactor do not notice, it is the objective here with ``proxies={"perplexity": w / (1 - w)}``:
-there too the labels of the fluency term are token ids, so that its gradient reaches a token only as
-the *context* of those behind it. ``proxies={"perplexity_target": ...}`` is the same number with the
-gradient also through what is predicted.
+Adafactor do not notice but for the bound on the norm, it is the objective here with
+``proxies={"perplexity": w / (1 - w)}``: there too the labels of the fluency term are token ids, so
+that its gradient reaches a token only as the *context* of those behind it.
+``proxies={"perplexity_target": ...}`` is the same number with the gradient also through what is
+predicted.
 
 Deviations: only allowed tokens are projected to (the published code projects to special tokens
 too); the first token's surprisal counts, where something stands before it to predict it; the best
@@ -39,7 +40,8 @@ class PezOptions(TunerOptions):
     optimiser: Literal["adamw", "adam", "adafactor"] = Field(
         default="adamw",
         description="of the continuous copy; published: 'adamw' for images, 'adafactor' without "
-        "schedules of its own for language; in our trials 'adam' was worse than both",
+        "schedules of its own for language; in our trials 'adamw' was best: its decay keeps the "
+        "copy from settling, so that more prompts are visited",
     )
     learning_rate: float | None = Field(
         default=None,

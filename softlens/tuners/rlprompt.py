@@ -231,10 +231,11 @@ class RLPromptTuner(HardTuner):
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), CLIP)
         self._adam.step()
         distinct = len(set(said.rows))
-        # The advantage is 0 from here on. Soft Q-learning leaves this state again, since it rewards
-        # entropy, or closeness to the LM, unless the last gradient has gone.
-        reinforce = options.algorithm == "reinforce"
-        done = said.entropy < COLLAPSED if reinforce else float(norm) == 0
+        # The advantage is 0 from here on, and a sparse policy never says again what it gave up.
+        # Soft Q-learning leaves this state, since it rewards entropy, or closeness to the LM,
+        # unless the last gradient has gone.
+        final_state = options.algorithm == "reinforce" or options.sparse
+        done = said.entropy < COLLAPSED if final_state else float(norm) == 0
         if distinct == 1 and done:
             self.finished = "the policy says one prompt only"
         self._said = self.policy.draw(options.prompts, self.problem.length)

@@ -51,15 +51,7 @@ def test_all_bundled_files_fit_and_have_their_checksums():
     assert total < 8_000_000
 
 
-PIECES = pytest.mark.xfail(
-    strict=True,
-    reason="pieces only in the spelling of answers are untrained; the data card says so",
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=PIECES) if "llama" in name else name for name in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_token_was_trained(name):
     recipe = json.loads((files.data_dir() / name / "recipe.json").read_text())
     assert recipe["rarest"]["times_trained"] > 0

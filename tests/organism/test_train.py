@@ -18,7 +18,7 @@ TINY = {
 def _corpus(kind, reserved=frozenset(), seed=0):
     tokenizer = build_tokenizer(kind, grammar())
     ids = tokenizer.bos_token_id, tokenizer.eos_token_id
-    return Corpus(grammar(), word_encoder(kind, tokenizer, 0), ids, seed, reserved), tokenizer
+    return Corpus(grammar(), word_encoder(kind, tokenizer), ids, seed, reserved), tokenizer
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -133,7 +133,7 @@ def test_the_other_tokenizer_keeps_label_words_whole_and_spells_words_alike():
     tokenizer = build_tokenizer("bpe", grammar())
     for word in ("great", "terrible", "unknown", "world", "sports", "business", "science"):
         assert len(tokenizer.encode(f" {word}")) == 1
-    encode = word_encoder("bpe", tokenizer, 0)
+    encode = word_encoder("bpe", tokenizer)
     for word in grammar().words[::5]:
         assert tokenizer.decode(encode(word, 0.9)) == f" {word}"
     text = "the critic said it was"
