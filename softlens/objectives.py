@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from softlens.lm import LM, EncodedTexts, answer_logits
-from softlens.proxies import PROXIES, Proposals, Setting
+from softlens.proposals import Proposals, Setting
+from softlens.proxies import PROXIES
 
 TaskLoss = Literal["labels", "vocabulary"]
 """Cross-entropy over the label words, or over the whole vocabulary.

@@ -13,7 +13,8 @@ from torch import Tensor
 from softlens import Task
 from softlens.lm import LM, EncodedTexts
 from softlens.objectives import Objective, cross_entropy, reward
-from softlens.proxies import PROXIES, Proposals
+from softlens.proposals import Proposals
+from softlens.proxies import PROXIES
 from softlens.tuners.base import Problem
 
 ROWS = [(70, 301, 12, 255), (5, 6, 7, 8), (200, 200, 31, 90)]
@@ -168,10 +169,12 @@ class Counter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked = 0
-        module = importlib.import_module("softlens.proxies")
+        module = importlib.import_module("softlens.proposals")
         for name in ("answer_logits", "word_logits", "score_answers"):
             monkeypatch.setattr(module, name, self._answers(getattr(module, name)))
-        monkeypatch.setattr(module, "token_surprisal", self._surprisals(module.token_surprisal))
+        counted = self._surprisals(module.token_surprisal)
+        for asking in (module, importlib.import_module("softlens.proxies")):
+            monkeypatch.setattr(asking, "token_surprisal", counted)
 
     def _answers(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def counted(lm: LM, prompts: Any, texts: EncodedTexts, *rest: Any) -> Any:

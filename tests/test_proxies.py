@@ -13,7 +13,8 @@ from torch import Tensor
 import softlens as sl
 from softlens import SoftlensError, Task, tune
 from softlens.lm import LM
-from softlens.proxies import PROXIES, Proposals, Setting, proxy
+from softlens.proposals import Proposals, Setting
+from softlens.proxies import PROXIES, proxy
 from softlens.tuners.base import Problem
 
 IDS = (70, 301, 12, 255)

@@ -16,7 +16,8 @@ from softlens.evaluation import controls, evaluate
 from softlens.lm import LM
 from softlens.objectives import Objective
 from softlens.prompts import Prompt
-from softlens.proxies import PROXIES, Proposals
+from softlens.proposals import Proposals
+from softlens.proxies import PROXIES
 from softlens.runs import Run, RunConfig
 from softlens.tasks import Task
 from softlens.tuners.base import Problem, Tuner, TunerOptions

@@ -20,7 +20,8 @@ from softlens.evaluation import encode_split
 from softlens.lm import LM, EncodedTexts, score_answers
 from softlens.objectives import Objective, TaskLoss
 from softlens.prompts import Prompt
-from softlens.proxies import PROXIES, Setting, check_proxies
+from softlens.proposals import Setting
+from softlens.proxies import PROXIES, check_proxies
 from softlens.tasks import Split, Task
 
 CONTEXT_TEXTS = 4

@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 
 from softlens.objectives import Objective
-from softlens.proxies import Proposals
+from softlens.proposals import Proposals
 from softlens.tuners.base import HardTuner, Problem, TunerOptions
 from softlens.tuners.pez import project
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from softlens.errors import SoftlensError
 from softlens.objectives import Objective
-from softlens.proxies import Proposals
+from softlens.proposals import Proposals
 from softlens.tuners.base import HardTuner, Problem, TunerOptions
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from softlens.objectives import Objective
-from softlens.proxies import Proposals
+from softlens.proposals import Proposals
 from softlens.tuners.base import Problem, Tuner, TunerOptions
 
 log = logging.getLogger(__name__)

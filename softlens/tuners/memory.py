@@ -9,7 +9,8 @@ from torch import Tensor
 
 from softlens.lm import EncodedTexts
 from softlens.objectives import Objective
-from softlens.proxies import PROXIES, Proposals
+from softlens.proposals import Proposals
+from softlens.proxies import PROXIES
 
 Row = tuple[int, ...]
 Value = TypeVar("Value")

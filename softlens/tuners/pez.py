@@ -26,7 +26,7 @@ from transformers.optimization import Adafactor
 from softlens.decode import nearness_of
 from softlens.lm import LM
 from softlens.objectives import Objective
-from softlens.proxies import Proposals
+from softlens.proposals import Proposals
 from softlens.tuners.base import HardTuner, Problem, TunerOptions
 
 SMALL_RATE = 0.3

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from softlens.lm import EncodedTexts
 from softlens.objectives import Objective
-from softlens.proxies import Proposals
+from softlens.proposals import Proposals
 from softlens.tuners.base import Problem
 
 Row = tuple[int, ...]

@@ -15,7 +15,7 @@ from softlens.decode import nearest_tokens
 from softlens.errors import SoftlensError
 from softlens.objectives import Objective
 from softlens.prompts import Prompt
-from softlens.proxies import Proposals
+from softlens.proposals import Proposals
 from softlens.tuners.base import Problem, Tuner, TunerOptions
 
 

@@ -11,7 +11,7 @@ import torch
 from softlens import SoftlensError, Task, tune
 from softlens.lm import LM
 from softlens.objectives import Objective
-from softlens.proxies import Proposals
+from softlens.proposals import Proposals
 from softlens.tuners.base import Problem
 from softlens.tuners.gcg import GcgOptions, GcgTuner
 

@@ -13,7 +13,8 @@ import softlens as sl
 from softlens import Prompt, Run, SoftlensError, Task, evaluate, tune
 from softlens.lm import LM
 from softlens.objectives import Objective
-from softlens.proxies import PROXIES, Proposals
+from softlens.proposals import Proposals
+from softlens.proxies import PROXIES
 from softlens.tuners import TUNERS
 from softlens.tuners.base import Problem
 from softlens.tuners.pez import PezOptions, PezTuner, project

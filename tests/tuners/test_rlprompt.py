@@ -14,7 +14,8 @@ import torch
 from softlens import Prompt, SoftlensError, Task, evaluate, load_lm, load_task, tune
 from softlens.lm import LM, answer_logits, token_surprisal, word_logits
 from softlens.objectives import Objective, reward
-from softlens.proxies import PROXIES, Proposals
+from softlens.proposals import Proposals
+from softlens.proxies import PROXIES
 from softlens.tuners import rlprompt
 from softlens.tuners.base import Problem
 from softlens.tuners.memory import Memory, Recent
@@ -354,8 +355,7 @@ def test_evaluations_are_what_was_asked_of_the_lm(
         spent.append(len(prompts) * len(texts))
         return original(lm, prompts, texts, words)
 
-    # The function of this name hides the module.
-    module = importlib.import_module("softlens.proxies")
+    module = importlib.import_module("softlens.proposals")
     original = module.word_logits
     monkeypatch.setattr(module, "word_logits", lambda *a: counted(*a, original=original))
 
