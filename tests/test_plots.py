@@ -115,6 +115,10 @@ def test_training_paths():
     assert "nats" in loss.get_ylabel()
     assert "of 5" in changed.get_ylabel()
     plt.close(loss.figure)
+    _, _, policy = plots.plot_history(history.assign(entropy=[2.0, 1.0, 0.1]), length=5)
+    assert "entropy" in policy.get_ylabel()
+    assert policy.lines[0].get_ydata().tolist() == [2.0, 1.0, 0.1]
+    plt.close(policy.figure)
 
 
 def test_the_front_shows_every_question_and_what_is_held_against_it():
@@ -145,6 +149,22 @@ def test_the_front_shows_every_question_and_what_is_held_against_it():
     plt.close(axes.figure)
     with pytest.raises(SoftlensError, match="Got an empty front"):
         plots.plot_front(front.iloc[:0])
+
+
+def test_variants_of_one_method_can_be_told_apart_on_the_front():
+    front = pd.DataFrame(
+        {"nats_per_token": [1.0], "accuracy": [0.9], "label_mass": [1.0], "asks_for": ["whole"],
+         "on_front": [True]}
+    )  # fmt: skip
+    marks = pd.DataFrame(
+        {"scored": ["pez a", "pez b", "gcg"], "accuracy": [0.5] * 3, "nats_per_token": [7.0] * 3}
+    )
+    axes = plots.plot_front(front, marks)
+    first, second, other = axes.collections[-3:]
+    assert not np.array_equal(first.get_facecolor(), second.get_facecolor())
+    assert np.array_equal(first.get_facecolor(), second.get_edgecolor())
+    assert np.array_equal(other.get_edgecolor()[0, :3], [0, 0, 0])
+    plt.close(axes.figure)
 
 
 def test_histories_show_proxies_and_gradients():

@@ -36,7 +36,7 @@ RECIPES = {
             tokenizer="bpe",
             seed=200,
             learning_rate=1.5e-3,
-            steps=1900,
+            steps=2000,
         ),
     )
 }

@@ -19,9 +19,9 @@ from softlens.organism.grammar import Grammar
 SPECIAL = (lang.PAD, lang.UNK, lang.BOS, lang.EOS)
 BPE_SIZE = 1600
 """At most; with this many, every word of the language is one piece, besides the pieces of words."""
-OTHERWISE_FROM, OTHERWISE, TURNS = 0.6, 4, 6
+OTHERWISE_FROM, OTHERWISE, TURNS = 0.6, 4, 4
 """From this share of the training on a word is spelt otherwise every fourth time, until each of its
-spellings has had six turns."""
+spellings has had four turns."""
 
 
 def build_tokenizer(kind: str, grammar: Grammar) -> PreTrainedTokenizerFast:

@@ -1,12 +1,14 @@
 """The readable front of the organism, and prompts held against it."""
 
+from collections import Counter
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
 from softlens.errors import SoftlensError
-from softlens.plots.style import look, style
+from softlens.plots.style import COLOURS, look, style
 
 # Families of questions keep their look from task to task.
 FAMILIES = ("first", "middle", "last", "whole", "opposite", "person", "rare_person", "topic")
@@ -24,7 +26,8 @@ def plot_front(
         front: rows of one task of ``data/readable_front.csv``. Questions that mostly ask for
             something else (label mass below one half) are drawn faintly.
         marks: other prompts to hold against it: ``scored, accuracy, nats_per_token``; what is
-            scored is a kind of prompt ("nearest tokens") or a method ("pez"). Where the nats are
+            scored is a kind of prompt ("nearest tokens") or a method ("pez"), or a variant of one
+            ("pez perplexity"; every second variant is drawn hollow). Where the nats are
             NaN, as for soft prompts, the accuracy is a line.
         ax: where to draw; a new figure unless given.
     """
@@ -52,8 +55,13 @@ def plot_front(
             label="readable front",
         )  # fmt: skip
         if marks is not None:
+            variants: Counter[str] = Counter()
             for scored, rows in marks.groupby("scored", sort=False):
                 colour, marker = look(str(scored))
+                # Variants of one method share colour and shape, and differ in what is filled.
+                method = str(scored).split(" ")[0]
+                hollow = bool(variants[method] % 2)
+                variants[method] += str(scored) not in COLOURS
                 lines = rows["nats_per_token"].isna()
                 for number, height in enumerate(rows["accuracy"][lines]):
                     ax.axhline(height, color=colour, lw=1, ls="--", zorder=1,
@@ -61,7 +69,8 @@ def plot_front(
                 if (~lines).any():
                     ax.scatter(
                         rows["nats_per_token"][~lines], rows["accuracy"][~lines], s=42,
-                        color=colour, marker=marker, edgecolor="black", lw=0.6, zorder=4,
+                        color="white" if hollow else colour, marker=marker, zorder=4,
+                        edgecolor=colour if hollow else "black", lw=1.5 if hollow else 0.6,
                         label=scored,
                     )  # fmt: skip
         ax.set_ylim(-0.02, 1.04)

@@ -18,6 +18,9 @@ def plot_history(
 ) -> np.ndarray:
     """Training: task loss, accuracy on dev, tokens changed since the start; proxies and gradients.
 
+    Of a method that draws prompts from a policy of its own, the policy's entropy takes the place of
+    the tokens changed: near 0 it says one prompt only.
+
     Args:
         history: `run.history`.
         length: positions of the prompt.
@@ -38,9 +41,14 @@ def plot_history(
         accuracy.plot(seen["step"], seen["accuracy_dev"], "o-", color="#009E73", ms=4, lw=1)
         accuracy.set_ylim(0, 1)
         accuracy.set_ylabel("accuracy\non dev")
-        changed.step(history["step"], history["tokens_changed"], color="#D55E00", where="post")
-        changed.set_ylim(-0.2, length + 0.2)
-        changed.set_ylabel(f"tokens\nchanged (of {length})")
+        if "entropy" in history:
+            changed.plot(history["step"], history["entropy"], color="#D55E00", lw=1)
+            changed.set_ylim(bottom=0)
+            changed.set_ylabel("policy's entropy\n(nats per token)")
+        else:
+            changed.step(history["step"], history["tokens_changed"], color="#D55E00", where="post")
+            changed.set_ylim(-0.2, length + 0.2)
+            changed.set_ylabel(f"tokens\nchanged (of {length})")
         for panel, name in zip(axes[3:], proxies, strict=False):
             panel.plot(history["step"], history[name], color="#CC79A7", lw=1)
             panel.set_ylabel(name.replace("_", "\n"))
