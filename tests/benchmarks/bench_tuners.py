@@ -1,6 +1,8 @@
 """Every tuner on the organism's tasks, where it is known which prompts are right.
 
     python -m tests.benchmarks.bench_tuners --methods tandem race sample --seeds 20
+    python -m tests.benchmarks.bench_tuners --methods rlprompt --option start=random \\
+        --proxy perplexity --weights 0 0.1 0.3 1 3 --seeds 5
 
 A run *passes* if it ends in a sentence of the grammar that asks the task's question, within .02 of
 the best readable accuracy and .15 nats per token of the cheapest such question on the front. Runs
@@ -8,8 +10,10 @@ are kept in a table, one row each, and a run that is there is not done again.
 """
 
 import argparse
+import ast
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,9 +22,11 @@ from scipy.stats import binomtest
 import softlens as sl
 from softlens import files
 from softlens.organism import TASK_ASKS, asks_for, grammatical, readable_front
+from softlens.statistics import mean_interval
 
 ACCURACY, NATS = 0.02, 0.15
-KEYS = ["method", "task", "seed", "proxy", "weight", "evaluations_wanted"]
+MEANS = ("accuracy", "nats_per_token", "label_mass")
+KEYS = ["method", "task", "seed", "proxy", "weight", "options"]
 
 
 def judge(task: str, run: sl.Run) -> dict[str, object]:
@@ -38,43 +44,66 @@ def judge(task: str, run: sl.Run) -> dict[str, object]:
 
 
 def one(
-    lm: sl.LM, method: str, task: str, seed: int, proxy: str, weight: float, budget: int | None
+    lm: sl.LM, method: str, task: str, seed: int, proxy: str, weight: float, options: str
 ) -> dict[str, object]:
-    """One run as a row."""
-    proxies = {proxy: weight} if proxy else {}
-    options = {"evaluations": budget} if budget else {}
+    """One run as a row; options as ``name=value name=value``."""
+    given = {name: literal(value) for name, value in (o.split("=") for o in options.split())}
     run = sl.tune(
-        lm, sl.load_task(task), method, proxies=proxies, seed=seed, progress=False, **options
+        lm,
+        sl.load_task(task),
+        method,
+        proxies={proxy: weight} if proxy else {},
+        seed=seed,
+        progress=False,
+        **given,
     )
     numbers = ("accuracy", "label_mass", "nats_per_token", "evaluations", "seconds")
     return {
-        **dict(zip(KEYS, (method, task, seed, proxy, weight, budget or 0), strict=True)),
+        **dict(zip(KEYS, (method, task, seed, proxy, weight, options), strict=True)),
         "text": run.text,
         **{key: run.metrics[key] for key in numbers},
         **judge(task, run),
     }
 
 
+def literal(text: str) -> Any:
+    """A number where the text is one."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of seeds that pass with its 95% Wilson interval, and medians."""
+    """Share of seeds that pass with its 95% Wilson interval; means with bootstrap intervals."""
+    by = [key for key in KEYS if key != "seed"]
     found = []
-    for key, group in rows.groupby(["method", "proxy", "weight", "task"], sort=False):
+    rows = rows.assign(
+        right=[a == TASK_ASKS[t] for a, t in zip(rows["asks_for"], rows["task"], strict=True)]
+    )
+    for key, group in rows.groupby(by, sort=False):
         share = binomtest(int(group["passed"].sum()), len(group)).proportion_ci(method="wilson")
         found.append(
             {
-                **dict(zip(("method", "proxy", "weight", "task"), key, strict=True)),
+                **dict(zip(by, key, strict=True)),
                 "seeds": len(group),
                 "passed": f"{group['passed'].mean():.2f} [{share.low:.2f}, {share.high:.2f}]",
                 "grammatical": group["grammatical"].mean(),
-                "accuracy": group["accuracy"].mean(),
-                "label mass": group["label_mass"].mean(),
-                "nats": group["nats_per_token"].mean(),
+                "asks right": group["right"].mean(),
+                **{name: interval(group, name) for name in MEANS},
                 "evaluations": int(group["evaluations"].median()),
+                "most": int(group["evaluations"].max()),
                 "seconds": group["seconds"].median(),
                 "most frequent text": group["text"].mode()[0],
             }
         )
     return pd.DataFrame(found)
+
+
+def interval(group: pd.DataFrame, name: str) -> str:
+    """Mean over the seeds and its interval, as text."""
+    mean = mean_interval(group.assign(all=0), ["all"], name).iloc[0]
+    return f"{mean['mean']:.2f} [{mean['low']:.2f}, {mean['high']:.2f}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,26 +115,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--first-seed", type=int, default=100, help="settings were tried on 0 to 9")
     parser.add_argument("--proxy", default="", help="a proxy of interpretability")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0])
-    parser.add_argument("--evaluations", type=int, help="the budget of methods that count them")
+    parser.add_argument("--option", nargs="+", default=[], help="of the methods: name=value")
     parser.add_argument("--store", type=Path, default=files.cache_dir() / "bench_tuners.csv")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    lm = sl.load_lm()
+    lm, options = sl.load_lm(), " ".join(sorted(given.option))
     rows = pd.read_csv(given.store, keep_default_na=False) if given.store.is_file() else None
     done = set() if rows is None else set(rows[KEYS].itertuples(index=False, name=None))
     for weight in given.weights:
         for task in given.tasks:
             for method in given.methods:
                 for seed in range(given.first_seed, given.first_seed + given.seeds):
-                    key = (method, task, seed, given.proxy, weight, given.evaluations or 0)
+                    key = (method, task, seed, given.proxy, weight, options)
                     if key in done:
                         continue
-                    row = one(lm, *key[:5], given.evaluations)
+                    row = one(lm, *key)
                     rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
                     files.write_atomic(given.store, rows.to_csv(index=False).encode())
     assert rows is not None
     asked = rows["method"].isin(given.methods) & rows["task"].isin(given.tasks)
-    with pd.option_context("display.width", 220, "display.max_columns", 20):
+    asked &= rows["options"].eq(options) & rows["proxy"].eq(given.proxy)
+    with pd.option_context("display.width", 260, "display.max_columns", 20):
         print(table(rows[asked]).round(3).to_string(index=False))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from softlens import Task, tune
+from softlens import Task, load_lm, load_task, tune
 from softlens.lm import LM
 from softlens.objectives import Objective
 from softlens.tuners.base import Problem
@@ -95,3 +95,8 @@ def test_what_is_projected_is_kept(tiny: Callable[..., LM], toy_task: Task):
 def test_one_step_is_enough_of_a_schedule(tiny: Callable[..., LM], toy_task: Task):
     run = tune(tiny(), toy_task, "fluentprompt", length=3, steps=1, progress=False)
     assert run.history["beta"].tolist() == [1.0]
+
+
+def test_on_the_organism_it_learns():
+    run = tune(load_lm(), load_task("topic"), "fluentprompt", steps=280, progress=False)
+    assert run.metrics["accuracy"] > run.metrics["empty_accuracy"] + 0.2
