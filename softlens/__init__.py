@@ -25,6 +25,7 @@ from softlens.lm import LM, load_lm
 from softlens.plots import plot_controls, plot_front, plot_weights, style
 from softlens.prompts import Prompt
 from softlens.proxies import proxies
+from softlens.readings import Reading, read, reading_methods
 from softlens.runs import Run, RunConfig, load_run
 from softlens.tasks import Split, Task
 from softlens.tuners import tune
@@ -37,6 +38,7 @@ __all__ = [
     "MissingExtraError",
     "NearestTokens",
     "Prompt",
+    "Reading",
     "Run",
     "RunConfig",
     "SoftlensError",
@@ -54,6 +56,8 @@ __all__ = [
     "plot_front",
     "plot_weights",
     "proxies",
+    "read",
+    "reading_methods",
     "style",
     "tune",
 ]

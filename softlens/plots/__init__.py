@@ -4,6 +4,7 @@ from softlens.plots.controls import plot_controls
 from softlens.plots.front import plot_front
 from softlens.plots.history import plot_history
 from softlens.plots.nearest import plot_nearest
+from softlens.plots.reading import plot_reading
 from softlens.plots.style import COLOURS, MARKERS, METHODS, look, save, show_plot, style
 from softlens.plots.weights import plot_weights
 
@@ -16,6 +17,7 @@ __all__ = [
     "plot_front",
     "plot_history",
     "plot_nearest",
+    "plot_reading",
     "plot_weights",
     "save",
     "show_plot",
