@@ -21,6 +21,14 @@ from softlens.catalogue import load_task
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
+from softlens.framework import (
+    Faithfulness,
+    Scrutability,
+    faithfulness,
+    faithfulness_all,
+    gauges,
+    scrutability,
+)
 from softlens.lm import LM, load_lm
 from softlens.plots import plot_controls, plot_front, plot_weights, style
 from softlens.prompts import Prompt
@@ -35,18 +43,23 @@ __all__ = [
     "Controls",
     "DamagedFileError",
     "Evaluation",
+    "Faithfulness",
     "MissingExtraError",
     "NearestTokens",
     "Prompt",
     "Reading",
     "Run",
     "RunConfig",
+    "Scrutability",
     "SoftlensError",
     "Split",
     "Task",
     "controls",
     "evaluate",
     "evaluate_all",
+    "faithfulness",
+    "faithfulness_all",
+    "gauges",
     "load_lm",
     "load_run",
     "load_task",
@@ -58,6 +71,7 @@ __all__ = [
     "proxies",
     "read",
     "reading_methods",
+    "scrutability",
     "style",
     "tune",
 ]

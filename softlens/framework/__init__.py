@@ -1,0 +1,15 @@
+"""The framework: is the reading faithful, is it scrutable, and does the prompt deserve one?"""
+
+from softlens.framework.faithfulness import Faithfulness, faithfulness, faithfulness_all
+from softlens.framework.scrutability import GAUGES, Scrutability, gauge, gauges, scrutability
+
+__all__ = [
+    "GAUGES",
+    "Faithfulness",
+    "Scrutability",
+    "faithfulness",
+    "faithfulness_all",
+    "gauge",
+    "gauges",
+    "scrutability",
+]
