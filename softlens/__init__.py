@@ -23,11 +23,14 @@ from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
 from softlens.framework import (
     Faithfulness,
+    Planted,
     Scrutability,
+    distil,
     faithfulness,
     faithfulness_all,
     gauges,
     scrutability,
+    wayward,
 )
 from softlens.lm import LM, load_lm
 from softlens.plots import plot_controls, plot_front, plot_weights, style
@@ -46,6 +49,7 @@ __all__ = [
     "Faithfulness",
     "MissingExtraError",
     "NearestTokens",
+    "Planted",
     "Prompt",
     "Reading",
     "Run",
@@ -55,6 +59,7 @@ __all__ = [
     "Split",
     "Task",
     "controls",
+    "distil",
     "evaluate",
     "evaluate_all",
     "faithfulness",
@@ -74,5 +79,6 @@ __all__ = [
     "scrutability",
     "style",
     "tune",
+    "wayward",
 ]
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ from softlens.plots.history import plot_history
 from softlens.plots.nearest import plot_nearest
 from softlens.plots.reading import plot_reading
 from softlens.plots.style import COLOURS, MARKERS, METHODS, look, save, show_plot, style
-from softlens.plots.tested import plot_curve, plot_faithfulness, plot_surprisals
+from softlens.plots.tested import plot_curve, plot_faithfulness, plot_loss, plot_surprisals
 from softlens.plots.weights import plot_weights
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "plot_faithfulness",
     "plot_front",
     "plot_history",
+    "plot_loss",
     "plot_nearest",
     "plot_reading",
     "plot_surprisals",

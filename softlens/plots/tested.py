@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
@@ -76,6 +77,25 @@ def plot_surprisals(pieces: Sequence[str], nats: Sequence[float], ax: Axes | Non
         ax.bar(range(len(pieces)), nats, color="#0072B2", width=0.65)
         ax.set_xticks(range(len(pieces)), [show_plot(piece) for piece in pieces], rotation=30)
         ax.set_ylabel("surprisal (nats)")
+        sns.despine(ax=ax)
+    return ax
+
+
+def plot_loss(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The loss of each step, and what was looked at now and then."""
+    with style():
+        if ax is None:
+            _, ax = plt.subplots(figsize=(5.2, 2.2))
+        ax.plot(history["step"], history["loss"], color="#0072B2", lw=1, label="loss of the batch")
+        for column, colour in (("kl_vocab", "#D55E00"), ("decoded", "#009E73")):
+            if column in history:
+                known = history.dropna(subset=column)
+                label = {"kl_vocab": "KL on other texts", "decoded": "share of tokens decoded"}
+                ax.plot(known["step"], known[column], "o-", ms=4, lw=1, color=colour,
+                        label=label[column])  # fmt: skip
+        ax.set_xlabel("step")
+        ax.set_ylabel("nats")
+        ax.legend(fontsize=7.5)
         sns.despine(ax=ax)
     return ax
 
