@@ -57,7 +57,9 @@ def _path(reading: "Reading", ax: Axes | None) -> Axes:
             label="no text is better in both")  # fmt: skip
     ax.scatter(chosen["nats_per_token"], chosen["closed"], s=90, marker="*", color="#D55E00",
                zorder=3, label="the reading")  # fmt: skip
-    pick = np.unique(np.linspace(0, len(path) - 1, min(NAMED, len(path))).round().astype(int))
+    nats = path["nats_per_token"].to_numpy()
+    spread = np.linspace(nats[0], nats[-1], NAMED)
+    pick = np.unique([int(np.abs(nats - place).argmin()) for place in spread])
     # Written in a column of their own, numbered on the path: side by side they would overlap.
     lines = []
     for number, row in enumerate(path.iloc[pick].itertuples(), 1):
@@ -69,7 +71,9 @@ def _path(reading: "Reading", ax: Axes | None) -> Axes:
     ax.legend(loc="lower left", bbox_to_anchor=(1.0, 0.6), fontsize=7.5)
     ax.set_xlabel("surprisal after BOS (nats per token)")
     ax.set_ylabel("share of KL closed")
-    ax.margins(y=0.12)
+    # Differences of a hundredth are none: they shall not fill the picture.
+    top = float(frame["closed"].max())
+    ax.set_ylim(min(float(path["closed"].min()), top - 0.1) - 0.03, top + 0.03)
     return ax
 
 

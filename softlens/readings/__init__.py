@@ -22,5 +22,9 @@ from softlens.readings.base import (
 )
 
 __all__ = ["READERS", "Asked", "Expert", "Reader", "Reading", "read", "reader", "reading_methods"]
-METHODS = (_nearest, _matched, _verbalize, _frame, _mixture)
+METHODS = (_nearest, _verbalize, _matched, _mixture, _frame)
 """The files that register themselves when this package is imported."""
+for _method in METHODS:
+    # Imports are sorted; tables show the plainest method first.
+    _name = _method.__name__.rpartition(".")[2]
+    READERS[_name] = READERS.pop(_name)
