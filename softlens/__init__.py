@@ -42,7 +42,7 @@ from softlens.framework import (
     wayward,
 )
 from softlens.lm import LM, load_lm
-from softlens.plots import plot_controls, plot_front, plot_weights, style
+from softlens.plots import plot_controls, plot_faithfulness, plot_front, plot_weights, style
 from softlens.prompts import Prompt
 from softlens.proxies import proxies
 from softlens.readings import Reading, read, reading_methods
@@ -84,6 +84,7 @@ __all__ = [
     "nearest_tokens",
     "organism",
     "plot_controls",
+    "plot_faithfulness",
     "plot_front",
     "plot_weights",
     "proxies",

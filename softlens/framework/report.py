@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +249,7 @@ def report(
     prompt: Prompt,
     *,
     methods: Sequence[str] | None = None,
+    readings: Sequence[Reading | str] = (),
     judge: LM | None = None,
     criterion: Criterion | None = None,
     texts: int = 512,
@@ -264,6 +265,7 @@ def report(
         task: what it is for.
         prompt: the prompt.
         methods: of reading, as `softlens.reading_methods` lists them; None: all that apply.
+        readings: further ones: made before, or texts of your own.
         judge: a second LM for the gauges that need one; None as in `scrutability`.
         criterion: epsilon and delta; `Criterion`'s own unless given.
         texts: test texts at most.
@@ -277,8 +279,10 @@ def report(
     """
     began, notes = time.perf_counter(), []
     chosen = list(READERS) if methods is None else list(methods)
-    if not chosen:
-        raise SoftlensError(f"Got no methods of reading, wanted some of {[*READERS]}.")
+    if not chosen and not readings:
+        raise SoftlensError(
+            f"Got no methods of reading and no readings, wanted some of {[*READERS]}."
+        )
     given = options or {}
     for name in given:
         if name not in chosen:
@@ -289,17 +293,19 @@ def report(
     if methods is None and not any(frame_of(task.template)):
         chosen.remove("frame")
         notes.append(f"No reading by 'frame': the template {task.template!r} has no frame.")
-    readings = tuple(
+    claims = [Reading.from_text(lm, r, task=task) if isinstance(r, str) else r for r in readings]
+    for claim in claims:
+        claim.check(lm)
+    found = tuple(
         read(lm, prompt, name, task, seed=seed, progress=progress, **given.get(name, {}))
         for name in chosen
     )
-    faithful = tuple(
-        faithfulness_all(lm, task, prompt, readings, texts=texts, other=other, seed=seed)
-    )
-    gauged = tuple(scrutability(lm, task, reading, judge) for reading in readings)
+    found = _named_apart((*found, *claims))
+    faithful = tuple(faithfulness_all(lm, task, prompt, found, texts=texts, other=other, seed=seed))
+    gauged = tuple(scrutability(lm, task, reading, judge) for reading in found)
     if gauged[0].judge is None:
         notes.append("No judge: pass judge=, another LM, for the gauges that need one.")
-    broken = [reading.method for reading in readings if not reading.round_trip]
+    broken = [reading.method for reading in found if not reading.round_trip]
     if broken:
         notes.append(f"Typed in, the readings by {', '.join(broken)} have other tokens.")
     verdict = judged(lm, task, prompt, faithful, gauged, criterion, texts, seed)
@@ -308,13 +314,24 @@ def report(
         task=task.name,
         template=task.template,
         length=prompt.length,
-        readings=readings,
+        readings=found,
         faithfulness=faithful,
         scrutability=gauged,
         verdict=verdict,
         seconds=time.perf_counter() - began,
         notes=tuple(notes),
     )
+
+
+def _named_apart(readings: Sequence[Reading]) -> tuple[Reading, ...]:
+    """The readings, numbered where two were obtained in the same way."""
+    seen: dict[str, int] = {}
+    named = []
+    for reading in readings:
+        times = seen[reading.method] = seen.get(reading.method, 0) + 1
+        method = reading.method if times == 1 else f"{reading.method} {times}"
+        named.append(replace(reading, method=method))
+    return tuple(named)
 
 
 def _verdict_line(verdict: Verdict) -> str:

@@ -56,7 +56,7 @@ def _path(reading: "Reading", ax: Axes | None) -> Axes:
     ax.plot(path["nats_per_token"], path["closed"], "o-", ms=4, lw=1, color=INK,
             label="no text is better in both")  # fmt: skip
     ax.scatter(chosen["nats_per_token"], chosen["closed"], s=90, marker="*", color="#D55E00",
-               zorder=3, label="the reading")  # fmt: skip
+               zorder=3, label=f"the reading: {_written(reading.text)}")  # fmt: skip
     nats = path["nats_per_token"].to_numpy()
     spread = np.linspace(nats[0], nats[-1], NAMED)
     pick = np.unique([int(np.abs(nats - place).argmin()) for place in spread])
@@ -65,8 +65,8 @@ def _path(reading: "Reading", ax: Axes | None) -> Axes:
     for number, row in enumerate(path.iloc[pick].itertuples(), 1):
         ax.annotate(str(number), (row.nats_per_token, row.closed), xytext=(0, 6), fontsize=7,
                     textcoords="offset points", ha="center")  # fmt: skip
-        lines.append(f"{number}  {show_plot(str(row.text).strip())}")
-    ax.text(1.02, 0.55, "\n".join(lines).replace("␣", " "), transform=ax.transAxes, fontsize=7.5,
+        lines.append(f"{number}  {_written(str(row.text))}")
+    ax.text(1.02, 0.55, "\n".join(lines), transform=ax.transAxes, fontsize=7.5,
             va="top", family="monospace")  # fmt: skip
     ax.legend(loc="lower left", bbox_to_anchor=(1.0, 0.6), fontsize=7.5)
     ax.set_xlabel("surprisal after BOS (nats per token)")
@@ -75,6 +75,11 @@ def _path(reading: "Reading", ax: Axes | None) -> Axes:
     top = float(frame["closed"].max())
     ax.set_ylim(min(float(path["closed"].min()), top - 0.1) - 0.03, top + 0.03)
     return ax
+
+
+def _written(text: str) -> str:
+    """Running text for a picture; its inner spaces need no mark."""
+    return show_plot(text.strip()).replace("␣", " ")
 
 
 def _weights(reading: "Reading", ax: Axes | None) -> Axes:
@@ -93,7 +98,7 @@ def _bars(texts: list[str], values: np.ndarray, ax: Axes | None, ends: Any = Non
     colours = [INK if value >= 0 else "#D55E00" for value in values]
     ax.barh(rows, values, color=colours, height=0.6, xerr=ends, ecolor="0.2", capsize=2)
     ax.axvline(0, color="0.3", lw=0.8)
-    labels = [show_plot(text.strip()).replace("␣", " ") for text in texts]
+    labels = [_written(text) for text in texts]
     ax.set_yticks(rows, labels, fontsize=8)
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)

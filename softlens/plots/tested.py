@@ -25,7 +25,7 @@ FLOOR = -0.25
 
 def look_of(method: str) -> tuple[Any, str]:
     """Colour and marker of a method of reading."""
-    return _LOOK.get(method, ("0.3", "h"))
+    return _LOOK.get(method.split(" ")[0], ("0.3", "h"))
 
 
 def plot_faithfulness(found: Sequence["Faithfulness"], ax: Axes | None = None) -> Axes:

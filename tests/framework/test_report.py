@@ -238,6 +238,14 @@ def test_a_lie_is_found_out(organism: LM, sentiment: Task):
     assert frame.loc["matched", "kl_closed"] > 0.9 > frame.loc["nearest", "kl_closed"]
 
 
+def test_readings_of_ones_own(organism: LM, sentiment: Task, known: Prompt):
+    guesses = ["near the end it was", "all in all it was"]
+    made = sl.report(organism, sentiment, known, methods=[], readings=guesses, progress=False)
+    assert list(made.frame["method"]) == ["given", "given 2"]
+    assert list(made.frame["passed"]) == [False, True]
+    assert made.verdict.by == "given 2"
+
+
 def test_bad_input(tiny: Callable[..., LM], toy_task: Task):
     prompt = Prompt.from_text(tiny(), "it was")
     with pytest.raises(SoftlensError, match="Got no methods of reading"):
