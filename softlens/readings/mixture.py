@@ -18,16 +18,19 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import logsumexp
+from torch import Tensor
 
 from softlens.behaviour import closed, kl, kl_from, log_answers
 from softlens.constraints import allowed_tokens
 from softlens.errors import SoftlensError
-from softlens.lm import LM, draw_prompts
+from softlens.lm import LM, EncodedTexts, draw_prompts
 from softlens.organism import grammar, speaks
 from softlens.readings.base import Asked, Expert, Reading, product_of, reader
 
 FITTED, MOST_ANSWERS = 128, 256
-"""Texts of the fit; and tokens it is about, those with the most probability on them."""
+"""Texts of the fit; and tokens it is about, those that the prompt gives the most probability."""
+TOGETHER = 8
+"""Experts whose answers over a whole vocabulary are held at once."""
 SHORTLIST, DRAWN = 32, 32
 """Experts that may be fitted, the nearest to the prompt one by one; and texts drawn from the LM."""
 LEAST_FALL = 0.001
@@ -72,8 +75,8 @@ def mixture(asked: Asked, *, dictionary: Sequence[str] | None = None, most: int 
     # The empty prompt, the last row, stays in whatever its own KL is.
     near = sorted({*alone.argsort()[:SHORTLIST].tolist(), len(rows) - 1})
     short = [rows[i] for i in near]
-    fit, unseen = (log_answers(lm, short, part) for part in (texts, asked.probes.choose))
-    known = _Fit.of(target, fit, _answers(target, fit))
+    known = _Fit.of(target, *_among(lm, short, texts, target))
+    unseen: list[Tensor] = []
     steps: list[dict[str, object]] = []
     chosen: list[int] = []
     weights, kept, before = np.zeros(0), 0, None
@@ -84,7 +87,9 @@ def mixture(asked: Asked, *, dictionary: Sequence[str] | None = None, most: int 
         best = min(others, key=lambda k: known.loss([*chosen, k], found[k]))
         chosen = [*chosen, best]
         weights = known.solve(chosen, found[best])
-        mixed = product_of(unseen[chosen], torch.tensor(weights))
+        # Over the whole vocabulary, which fills the memory: only of those that are chosen.
+        unseen.append(log_answers(lm, [short[best]], asked.probes.choose)[0])
+        mixed = product_of(torch.stack(unseen), torch.tensor(weights))
         now = kl(held, mixed).double().cpu().numpy()
         fall = np.full(len(now), np.nan) if before is None else before - now
         error = float(fall.std(ddof=1) / len(now) ** 0.5)
@@ -126,9 +131,7 @@ def mixture(asked: Asked, *, dictionary: Sequence[str] | None = None, most: int 
     )
 
 
-def _nearest(
-    lm: LM, rows: list[tuple[int, ...]], alone: torch.Tensor
-) -> tuple[str, tuple[int, ...]]:
+def _nearest(lm: LM, rows: list[tuple[int, ...]], alone: Tensor) -> tuple[str, tuple[int, ...]]:
     best = next(rows[i] for i in alone.argsort().tolist() if rows[i])
     return lm.decode(best), best
 
@@ -158,12 +161,17 @@ def _dictionary(asked: Asked, own: Sequence[str] | None) -> list[tuple[int, ...]
     return [*rows, ()]
 
 
-def _answers(target: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
-    """The tokens the fit is about, by id."""
-    if target.shape[-1] <= MOST_ANSWERS:
-        return torch.arange(target.shape[-1])
-    weight = target.exp().mean(dim=0) + fit.exp().mean(dim=(0, 1))
-    return weight.topk(MOST_ANSWERS).indices.sort().values
+def _among(
+    lm: LM, rows: list[tuple[int, ...]], texts: EncodedTexts, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the tokens the fit is about (experts, texts, answers), and their ids."""
+    mass = target.exp().mean(dim=0)
+    answers = mass.topk(min(MOST_ANSWERS, len(mass))).indices.sort().values
+    parts = [
+        log_answers(lm, rows[i : i + TOGETHER], texts)[..., answers]
+        for i in range(0, len(rows), TOGETHER)
+    ]
+    return torch.cat(parts), answers
 
 
 @dataclass(frozen=True)
@@ -179,10 +187,13 @@ class _Fit:
     experts: np.ndarray
 
     @classmethod
-    def of(cls, target: torch.Tensor, experts: torch.Tensor, answers: torch.Tensor) -> "_Fit":
-        """Both given that the answer is one of `answers`, which a product of experts allows."""
+    def of(cls, target: Tensor, experts: Tensor, answers: Tensor) -> "_Fit":
+        """Both given that the answer is one of `answers`, as a product of experts allows.
+
+        Normalised over fewer tokens, or not at all, the experts have the same product.
+        """
         among = target[:, answers].double().log_softmax(dim=-1)
-        return cls(among.exp().cpu().numpy(), experts[:, :, answers].double().cpu().numpy())
+        return cls(among.exp().cpu().numpy(), experts.double().cpu().numpy())
 
     def loss(self, chosen: list[int], weights: np.ndarray) -> float:
         """Mean KL from the prompt's answers, nats."""
