@@ -57,7 +57,7 @@ nearest
 # the vocabulary). One search gives the whole path from fluent to faithful:
 
 # %%
-matched = sl.read(lm, run.prompt, "matched", task, progress=False)
+matched = sl.read(lm, run.prompt, "matched", task, evaluations=20_000, progress=False)
 ax = matched.plot()
 
 # %% [markdown]
@@ -133,7 +133,7 @@ ax = report.plot()
 # nearest tokens spell a question about something else:
 
 # %%
-wayward = sl.wayward(lm, task, "this story is mainly about", progress=False)
+wayward = sl.wayward(lm, task, "this story is mainly about", steps=200, progress=False)
 wayward
 
 # %%
@@ -157,7 +157,7 @@ lie.table
 
 # %%
 witness = sl.load_task("witness")
-distilled = sl.distil(lm, witness, "the teacher said it was", progress=False)
+distilled = sl.distil(lm, witness, "the teacher said it was", steps=200, progress=False)
 distilled
 
 # %%

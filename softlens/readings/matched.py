@@ -35,6 +35,8 @@ LENGTH = 5
 SMALL_BUDGET = 30_000
 """Evaluations on a small LM: half of what a tuner has, for every text tells of all tokens."""
 WEIGHT = 0.3
+FEW = 8
+"""Finalists on a larger LM."""
 LADDER = (0.0, 0.03, 0.1, 0.3, 1.0)
 """Weights of surprisal, KL nats for a nat per token, whose best candidates all stay in the race."""
 
@@ -71,6 +73,12 @@ class Agreement(Objective):
 class MatchOptions(TandemOptions):
     """Options of the search; bounds are wide, for the path is to show what a bound would hide."""
 
+    first: int | None = Field(
+        default=None,
+        ge=1,
+        description="texts that every candidate is asked, four times as many at each further "
+        "stage; None: 1 for a small LM, else 2. One text tells of all tokens, not of one label",
+    )
     finalists: int = Field(default=32, ge=1, description="candidates whose path is shown")
     most_nats: float = Field(default=8.0, gt=0, description="nats per token, at most")
     most_share: float = Field(default=1.0, gt=0, le=1, description="no bound: no label is known")
@@ -79,7 +87,12 @@ class MatchOptions(TandemOptions):
     def for_lm(self, lm: Any) -> MatchOptions:
         """Settle what depends on the LM; what a reading is relevant to, only the prompt knows."""
         settled = cast(MatchOptions, super().for_lm(lm))
-        return settled.model_copy(update={"most_relevance": self.most_relevance, "mass": 0.0})
+        changes: dict[str, Any] = {"most_relevance": self.most_relevance, "mass": 0.0}
+        changes["first"] = self.first or (1 if lm.is_small else 2)
+        if not lm.is_small and "finalists" not in self.model_fields_set:
+            # A smaller budget would all go to what finalists are asked.
+            changes["finalists"] = FEW
+        return settled.model_copy(update=changes)
 
 
 class MatchSearch(TandemTuner):
@@ -205,9 +218,6 @@ def search_path(
     objective = Agreement(Setting(lm, words[:1], probes.before), {})
     objective.know(probes.search, asked.target)
     objective.know(probes.choose, asked.target_choose)
-    if options.first is None or "first" not in options.model_fields_set:
-        # As many first texts as tandem asks, which counts them by class.
-        options = options.model_copy(update={"first": (options.first or 1) * len(words)})
     guesses = [answers[:, words].argmax(dim=1) for answers in (asked.target, asked.target_choose)]
     problem = Problem(
         lm,

@@ -12,7 +12,7 @@ from softlens import Prompt, SoftlensError, Task
 from softlens.behaviour import Probes, kl_from, log_answers
 from softlens.lm import LM
 from softlens.proposals import Proposals, Setting
-from softlens.readings.matched import Agreement
+from softlens.readings.matched import Agreement, match_options
 
 QUICK = {"progress": False, "evaluations": 6000}
 
@@ -122,3 +122,15 @@ def test_bad_options(organism: LM, sentiment: Task):
         sl.read(organism, prompt, "matched", sentiment, length=0)
     with pytest.raises(SoftlensError, match="Got weight=-1.* wanted a weight of at least 0"):
         sl.read(organism, prompt, "matched", sentiment, weight=-1.0)
+
+
+def test_most_of_a_large_lms_budget_goes_to_candidates(
+    tiny: Callable[..., LM], monkeypatch: pytest.MonkeyPatch
+):
+    lm = tiny()
+    small = match_options(lm, 0.3, None)
+    assert (small.first, small.finalists, small.evaluations) == (1, 32, 30_000)
+    monkeypatch.setattr(LM, "is_small", False)
+    large = match_options(lm, 0.3, None)
+    assert (large.first, large.finalists, large.evaluations) == (2, 8, 14_400)
+    assert large.most_relevance is None
