@@ -145,7 +145,7 @@ def mixtures(lm: sl.LM, _: sl.Task, seed: int, mass: float) -> Iterator[Row]:
         "text": found.shown,
         "distilled_closed": made.metrics["kl_closed"],
         "experts": len(found.experts),
-        "questions_right": {e for e in kinds} == {k for k, w in back.items() if abs(w) > 0.05},
+        "questions_right": set(kinds) == {k for k, w in back.items() if abs(w) > 0.05},
         "rank_correlation": float(spearmanr(known, got).statistic),
         "weight_error": float(np.abs(np.subtract(known, got)).mean()),
         "kl_closed": fits[0].kl_closed,
@@ -224,7 +224,7 @@ def summary(experiment: str, rows: pd.DataFrame) -> pd.DataFrame:
         values = rows[name]
         if name in (*by, *KEYS) or values.isna().all():
             continue
-        if values.dropna().isin([True, False]).all():
+        if pd.api.types.is_bool_dtype(values.dropna().infer_objects()):
             columns.append(_shares(rows, by, name))
         elif pd.api.types.is_numeric_dtype(values):
             table = mean_interval(rows, by, name)
