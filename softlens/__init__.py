@@ -8,12 +8,16 @@
     sl.tune(lm, task, "pez", proxies={"perplexity": 0.3})   # ... or tokens, asked to be fluent
     sl.evaluate(lm, task, run.prompt)           # accuracy, label mass, loss
     sl.nearest_tokens(lm, run.prompt, k=5)      # what its vectors are nearest to
-    sl.evaluate(lm, task, run.text)             # ... and whether that text does the same
+    reading = sl.read(lm, run.prompt, "matched", task)      # a text that does as the prompt does
+    sl.faithfulness(lm, task, run.prompt, reading)          # does it?
+    sl.scrutability(lm, task, reading)          # could a person understand and check it?
+    sl.report(lm, task, run.prompt)             # all of that, and a verdict with its evidence
 
 The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
 `softlens.prompts` (the data), `softlens.tuners`, `softlens.objectives`, `softlens.proxies` and
-`softlens.constraints` (training),
-`softlens.decode` (views), `softlens.evaluation` (measures), `softlens.plots`.
+`softlens.constraints` (training), `softlens.decode` (views), `softlens.evaluation` (measures),
+`softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),
+`softlens.framework` (whether they can be trusted), `softlens.plots`.
 """
 
 from softlens import organism
@@ -21,10 +25,27 @@ from softlens.catalogue import load_task
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
+from softlens.framework import (
+    Criterion,
+    Faithfulness,
+    Planted,
+    Report,
+    Scrutability,
+    Verdict,
+    distil,
+    faithfulness,
+    faithfulness_all,
+    gauges,
+    load_report,
+    report,
+    scrutability,
+    wayward,
+)
 from softlens.lm import LM, load_lm
-from softlens.plots import plot_controls, plot_front, plot_weights, style
+from softlens.plots import plot_controls, plot_faithfulness, plot_front, plot_weights, style
 from softlens.prompts import Prompt
 from softlens.proxies import proxies
+from softlens.readings import Reading, read, reading_methods
 from softlens.runs import Run, RunConfig, load_run
 from softlens.tasks import Split, Task
 from softlens.tuners import tune
@@ -32,29 +53,47 @@ from softlens.tuners import tune
 __all__ = [
     "LM",
     "Controls",
+    "Criterion",
     "DamagedFileError",
     "Evaluation",
+    "Faithfulness",
     "MissingExtraError",
     "NearestTokens",
+    "Planted",
     "Prompt",
+    "Reading",
+    "Report",
     "Run",
     "RunConfig",
+    "Scrutability",
     "SoftlensError",
     "Split",
     "Task",
+    "Verdict",
     "controls",
+    "distil",
     "evaluate",
     "evaluate_all",
+    "faithfulness",
+    "faithfulness_all",
+    "gauges",
     "load_lm",
+    "load_report",
     "load_run",
     "load_task",
     "nearest_tokens",
     "organism",
     "plot_controls",
+    "plot_faithfulness",
     "plot_front",
     "plot_weights",
     "proxies",
+    "read",
+    "reading_methods",
+    "report",
+    "scrutability",
     "style",
     "tune",
+    "wayward",
 ]
 __version__ = "0.1.0"

@@ -237,6 +237,13 @@ RANDOM_PROMPTS = 5
 CONTROL_SEED = 20_250_402
 
 
+def random_prompts(lm: LM, length: int) -> list[list[int]]:
+    """The token ids of `RANDOM_PROMPTS` prompts of `length` tokens, always the same of one LM."""
+    generator = torch.Generator().manual_seed(CONTROL_SEED)
+    picked = torch.randint(len(lm.ordinary_ids), (RANDOM_PROMPTS, length), generator=generator)
+    return lm.ordinary_ids[picked].tolist()
+
+
 def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Controls:
     """Empty prompt, random prompts of `length` tokens (mean of 5), best readable prompt.
 
@@ -245,9 +252,7 @@ def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Cont
     key = ("controls", task, length, truncate)
     if key in lm.memo:
         return lm.memo[key]
-    generator = torch.Generator().manual_seed(CONTROL_SEED)
-    picked = torch.randint(len(lm.ordinary_ids), (RANDOM_PROMPTS, length), generator=generator)
-    drawn = [Prompt.from_ids(lm, row) for row in lm.ordinary_ids[picked].tolist()]
+    drawn = [Prompt.from_ids(lm, row) for row in random_prompts(lm, length)]
     best: list[AnyPrompt] = []
     if task.readable:
         best = [_best_on_dev(lm, task, task.readable, truncate)]

@@ -40,6 +40,59 @@ def mean_interval(
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
 
 
+LEAST_TEXTS = 20
+"""Texts below which a bootstrap interval over them is not worth its name."""
+
+
+class Resamples:
+    """Bootstrap over texts, the same resamples for all that is measured on them (paired).
+
+    Percentile intervals (Efron 1979). How often each text is drawn is kept, not which, so that the
+    means of a resample are one product of matrices.
+
+    Args:
+        texts: how many texts.
+        what: whose texts they are, for the error.
+        resamples: how many times they are drawn anew.
+        confidence: of the intervals, in (0, 1).
+        seed: of the draws.
+
+    Raises:
+        SoftlensError: fewer texts than `LEAST_TEXTS`.
+    """
+
+    def __init__(
+        self,
+        texts: int,
+        what: str = "the task's test split",
+        resamples: int = 1000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> None:
+        if texts < LEAST_TEXTS:
+            raise SoftlensError(
+                f"Got {texts} texts, and an interval over texts needs at least {LEAST_TEXTS}. "
+                f"Give {what} {LEAST_TEXTS - texts} more."
+            )
+        rng = np.random.default_rng(seed)
+        counts = rng.multinomial(texts, np.full(texts, 1 / texts), size=resamples)
+        self._shares = counts / texts
+        self._ends = (0.5 - confidence / 2, 0.5 + confidence / 2)
+
+    def mean(self, values: np.ndarray) -> tuple[float, float, float]:
+        """Mean of one value a text, and its interval."""
+        low, high = np.quantile(self._shares @ values, self._ends)
+        return float(values.mean()), float(low), float(high)
+
+    def closed(self, values: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
+        """1 - mean of `values` / mean of `reference`, and its interval; NaN where that is 0."""
+        below = self._shares @ reference
+        if not (below > 0).all():
+            return float("nan"), float("nan"), float("nan")
+        low, high = np.quantile(1 - (self._shares @ values) / below, self._ends)
+        return float(1 - values.mean() / reference.mean()), float(low), float(high)
+
+
 def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
     if len(values) < 2:
         return float("nan"), float("nan")

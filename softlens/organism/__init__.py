@@ -1,6 +1,7 @@
 """The organism: a small LM of a language whose questions we know.
 
-* `explain`, `grammatical`, `asks_for`: what a text says in the language;
+* `explain`, `grammatical`, `asks_for`: what a text says in the language; `speaks`: whether an LM
+  speaks it;
 * `make_task`, `tasks`: the tasks, with their own texts;
 * `ask`: what an LM answers to questions about a text, beside what is right;
 * `readable_front`: every question of the language, scored on every task;
@@ -11,7 +12,7 @@ Inside: `language` (the tables), `grammar` and `parses`, `texts` (writing them),
 `train`, `scores`, `gates` (what a build must do), `front` (every question scored), `build`.
 """
 
-from softlens.organism.explain import Explanation, asks_for, explain, grammatical
+from softlens.organism.explain import Explanation, asks_for, explain, grammatical, speaks
 from softlens.organism.grammar import Grammar, grammar
 from softlens.organism.language import TASK_ASKS
 from softlens.organism.scores import ask, readable_front
@@ -28,5 +29,6 @@ __all__ = [
     "grammatical",
     "make_task",
     "readable_front",
+    "speaks",
     "tasks",
 ]

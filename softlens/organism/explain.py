@@ -8,6 +8,7 @@ from html import escape
 import pandas as pd
 
 from softlens.errors import SoftlensError
+from softlens.lm import LM
 from softlens.organism import language as lang
 from softlens.organism.grammar import grammar
 from softlens.organism.parses import FollowUp, Sentence
@@ -128,6 +129,17 @@ def grammatical(text: str) -> bool:
 def asks_for(text: str) -> str | None:
     """What a question asks for (``"whole"``, ``"person:critic"``), None if it is no question."""
     return grammar().asks_for(text)
+
+
+def speaks(lm: LM) -> bool:
+    """Whether `lm` is an organism: every ordinary token is a word of the language, or a piece."""
+    key = "speaks the organism's language"
+    if key not in lm.memo:
+        known = " ".join(grammar().words)
+        # A vocabulary of another kind differs in most tokens; a few are enough to see it.
+        few = lm.ordinary_ids[:: max(1, len(lm.ordinary_ids) // 500)].tolist()
+        lm.memo[key] = all(lm.token(index).strip() in known for index in few)
+    return lm.memo[key]
 
 
 def _question(text: str, asked: FollowUp) -> Explanation:

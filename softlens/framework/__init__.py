@@ -1,0 +1,26 @@
+"""The framework: is the reading faithful, is it scrutable, and does the prompt deserve one?"""
+
+from softlens.framework.criterion import Criterion, Verdict
+from softlens.framework.faithfulness import Faithfulness, faithfulness, faithfulness_all
+from softlens.framework.planted import Planted, distil, wayward
+from softlens.framework.report import Report, load_report, report
+from softlens.framework.scrutability import GAUGES, Scrutability, gauge, gauges, scrutability
+
+__all__ = [
+    "GAUGES",
+    "Criterion",
+    "Faithfulness",
+    "Planted",
+    "Report",
+    "Scrutability",
+    "Verdict",
+    "distil",
+    "faithfulness",
+    "faithfulness_all",
+    "gauge",
+    "gauges",
+    "load_report",
+    "report",
+    "scrutability",
+    "wayward",
+]

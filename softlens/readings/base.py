@@ -1,0 +1,314 @@
+"""A reading, what a method is asked, and the registry of methods."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from softlens.behaviour import Probes, log_answers
+from softlens.display import Result, piece, show_text
+from softlens.errors import SoftlensError, near
+from softlens.lm import LM, EncodedTexts
+from softlens.prompts import LMName, Prompt
+from softlens.tasks import Task
+from softlens.templates import template_parts
+
+LEAST_ROOM = 16
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One of several texts that a reading mixes, and its weight in the product."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    weight: float
+    low: float
+    """Lower end of the weight's 95% bootstrap interval over texts."""
+    high: float
+
+
+@dataclass(frozen=True, repr=False)
+class Reading(Result):
+    """A text proposed as what a prompt says: a claim, to be tested by `softlens.faithfulness`."""
+
+    text: str
+    """What the prompt is said to say."""
+    token_ids: tuple[int, ...]
+    """Its tokens as the method found them; what is scored first."""
+    text_ids: tuple[int, ...]
+    """The tokens of `text` where it stands; what is scored if somebody types the reading in."""
+    method: str
+    """How it was obtained."""
+    lm: LMName
+    """The LM it is a reading of."""
+    score: float | None = None
+    """The method's own score, in `score_unit`; not comparable between methods."""
+    score_unit: str = ""
+    """What the score is, and which way is better."""
+    experts: tuple[Expert, ...] = ()
+    """The texts of a mixture; `text` and `token_ids` are then those of the heaviest."""
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
+    """What else the method found, as its docstring says."""
+    pieces: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """The tokens as `softlens.display.piece` gives them, for views."""
+
+    @classmethod
+    def from_ids(
+        cls, lm: LM, ids: Sequence[int], method: str, leading_space: bool = True, **known: Any
+    ) -> Reading:
+        """A reading of these tokens; `known` are further fields.
+
+        Raises:
+            SoftlensError: no tokens, or ids outside the vocabulary.
+        """
+        if not len(ids):
+            raise SoftlensError(
+                "The reading is empty: a prompt that says nothing is the empty prompt, which "
+                "stands beside every reading as a control. Give at least one token."
+            )
+        prompt = Prompt.from_ids(lm, ids)
+        assert prompt.token_ids is not None
+        assert prompt.text is not None
+        return cls(
+            text=prompt.text,
+            token_ids=prompt.token_ids,
+            text_ids=tuple(lm.encode(prompt.text, leading_space=leading_space)),
+            method=method,
+            lm=prompt.lm,
+            pieces=tuple(piece(lm, index) for index in prompt.token_ids),
+            **known,
+        )
+
+    @classmethod
+    def from_text(
+        cls, lm: LM, text: str, method: str = "given", task: Task | None = None
+    ) -> Reading:
+        """A reading that somebody proposes: `text`, encoded as it stands in the task's template."""
+        space = stands_inside(task)
+        return cls.from_ids(lm, lm.encode(text, leading_space=space), method, space)
+
+    @property
+    def round_trip(self) -> bool:
+        """Whether the text's own tokens are those that were found."""
+        return self.token_ids == self.text_ids
+
+    @property
+    def shown(self) -> str:
+        """The reading in words, inert; of a mixture, its weights and texts."""
+        if not self.experts:
+            return show_text(self.text)
+        return " ".join(
+            f"{e.weight:+.2f} × ({show_text(e.text) or 'no prompt'})" for e in self.experts
+        )
+
+    @property
+    def headline(self) -> str:
+        """One line for a terminal."""
+        score = "" if self.score is None else f"; {self.score_unit} {self.score:.3f}"
+        trip = "" if self.round_trip else "; typed in, it has other tokens"
+        return f"reading by {self.method}: {self.shown}{score}{trip}"
+
+    def check(self, lm: LM) -> None:
+        """Raise `SoftlensError` unless this is a reading of `lm`."""
+        if self.lm.checksum != lm.checksum:
+            raise SoftlensError(
+                f"The reading {show_text(self.text)!r} is of {self.lm.name!r} (checksum "
+                f"{self.lm.checksum}), and this is {lm.name!r} (checksum {lm.checksum}). Its text "
+                "can be carried over: sl.Reading.from_text(lm, reading.text)."
+            )
+
+    def log_answers(self, lm: LM, texts: EncodedTexts) -> Float[Tensor, "texts vocab"]:
+        """Log-probabilities at the answer position under the reading, nats.
+
+        A mixture's are the normalised product of its experts', each to the power of its weight.
+        """
+        if not self.experts:
+            return log_answers(lm, [self.token_ids], texts)[0]
+        each = log_answers(lm, [expert.token_ids for expert in self.experts], texts)
+        return product_of(each, torch.tensor([expert.weight for expert in self.experts]))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """What the method has to show: a path, weights, or nearest tokens' scores."""
+        from softlens.plots import plot_reading
+
+        return plot_reading(self, ax)
+
+
+def product_of(
+    log_probs: Float[Tensor, "experts texts answers"], weights: Float[Tensor, " experts"]
+) -> Float[Tensor, "texts answers"]:
+    """Log of the normalised weighted product of experts (Hinton 2002)."""
+    weighted = torch.tensordot(weights.to(log_probs), log_probs, dims=1)
+    return weighted.log_softmax(dim=-1)
+
+
+def stands_inside(task: Task | None) -> bool:
+    """Whether something stands before the prompt, so that its text has a leading space."""
+    return task is None or bool(template_parts(task.template)[0])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a method is asked to read, and what it may look at; computed at most once."""
+
+    lm: LM
+    prompt: Prompt
+    task: Task | None
+    seed: int
+    progress: bool
+
+    @property
+    def known_task(self) -> Task:
+        """The task, for methods that need one."""
+        assert self.task is not None
+        return self.task
+
+    @cached_property
+    def probes(self) -> Probes:
+        """Unlabelled texts to watch the prompt on."""
+        return Probes.of(self.lm, self.known_task, reserve=self.room)
+
+    @property
+    def room(self) -> int:
+        """Tokens kept free beside each text, for the prompt and for what is proposed as it."""
+        return max(LEAST_ROOM, self.prompt.length)
+
+    @cached_property
+    def target(self) -> Float[Tensor, "texts vocab"]:
+        """The prompt's log-probabilities on the texts that a reading is looked for on."""
+        return self.answers(self.probes.search)
+
+    @cached_property
+    def target_choose(self) -> Float[Tensor, "texts vocab"]:
+        """The same on the texts that it is chosen on."""
+        return self.answers(self.probes.choose)
+
+    def answers(self, texts: EncodedTexts) -> Float[Tensor, "texts vocab"]:
+        """The prompt's log-probabilities at the answer position of `texts`."""
+        return log_answers(self.lm, self.prompt.vectors[None], texts)[0]
+
+    def reading(self, ids: Sequence[int], method: str, **known: Any) -> Reading:
+        """A `Reading` of these tokens where the prompt stands."""
+        return Reading.from_ids(self.lm, ids, method, stands_inside(self.task), **known)
+
+
+Read = Callable[..., Reading]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One method: what it does, what it needs, and how it is known to fail."""
+
+    name: str
+    read: Read = field(repr=False)
+    fails: str
+    source: str
+    needs_task: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its own options with their defaults."""
+        given = inspect.signature(self.read).parameters.values()
+        return {p.name: p.default for p in given if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+READERS: dict[str, Reader] = {}
+
+
+def reader(*, fails: str, source: str, needs_task: bool = True) -> Callable[[Read], Read]:
+    """Register the function below as a method under its own name.
+
+    It takes an `Asked` and keyword-only options, and returns a `Reading`.
+    """
+
+    def register(read: Read) -> Read:
+        name = read.__name__
+        READERS[name] = Reader(name, read, fails, source, needs_task)
+        return read
+
+    return register
+
+
+def reading_methods() -> pd.DataFrame:
+    """All methods of reading: ``method, what, needs_task, options, fails, source``."""
+    return pd.DataFrame(
+        [
+            {
+                "method": r.name,
+                "what": (r.read.__doc__ or "").strip().split("\n")[0],
+                "needs_task": r.needs_task,
+                "options": ", ".join(r.options),
+                "fails": r.fails,
+                "source": r.source,
+            }
+            for r in READERS.values()
+        ]
+    )
+
+
+def read(
+    lm: LM,
+    prompt: Prompt,
+    method: str = "nearest",
+    task: Task | None = None,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Reading:
+    """Propose a text as what `prompt` says.
+
+    Args:
+        lm: the LM the prompt was made for.
+        prompt: what to read, soft or hard.
+        method: a name in `softlens.reading_methods()`.
+        task: where the prompt stands and on which texts it may be watched; their labels are not
+            looked at. All methods but "nearest" need it.
+        seed: of methods that draw; the same seed gives the same reading.
+        progress: show a bar where it takes long.
+        **options: the method's own, as its docstring in `softlens.readings` says.
+
+    Raises:
+        SoftlensError: an unknown method or option, no task where one is needed, a prompt of another
+            LM or one that the LM has no room for.
+    """
+    if method not in READERS:
+        raise SoftlensError(
+            f"Unknown method {method!r} of reading.{near(method, READERS)} Known: {[*READERS]}."
+        )
+    chosen = READERS[method]
+    if not isinstance(prompt, Prompt):
+        raise SoftlensError(
+            f"Got a {type(prompt).__name__} to read, wanted a Prompt. Vectors become one with "
+            "Prompt.soft(lm, vectors); a text already says what it says."
+        )
+    prompt.check(lm)
+    if not 1 <= prompt.length < lm.context_length:
+        raise SoftlensError(
+            f"Got a prompt of {prompt.length} positions, and {lm.name!r} has {lm.context_length} "
+            "for the prompt and the text together."
+        )
+    if task is None and chosen.needs_task:
+        raise SoftlensError(
+            f"{method!r} watches what the prompt does on texts: pass task=. Without one there is "
+            "'nearest'."
+        )
+    for name in options:
+        if name not in chosen.options:
+            raise SoftlensError(
+                f"{name!r} is no option of the reading {method!r}.{near(name, chosen.options)} "
+                f"Its options: {sorted(chosen.options)}."
+            )
+    return chosen.read(Asked(lm, prompt, task, seed, progress), **options)

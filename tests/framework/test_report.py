@@ -1,0 +1,256 @@
+"""The criterion clause by clause, and the report in all its forms."""
+
+import html.parser
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+import softlens as sl
+from softlens import Criterion, Prompt, Reading, SoftlensError, Task
+from softlens.framework.criterion import judged, real_spans
+from softlens.lm import LM, token_surprisal
+
+QUICK = {"matched": {"evaluations": 6000}}
+
+
+@pytest.fixture(scope="module")
+def organism() -> LM:
+    return sl.load_lm()
+
+
+@pytest.fixture(scope="module")
+def sentiment() -> Task:
+    return sl.load_task("sentiment").head(test=128)
+
+
+@pytest.fixture(scope="module")
+def known(organism: LM, sentiment: Task) -> Prompt:
+    """A soft prompt that does what a text does, a little off its rows."""
+    rows = Prompt.from_text(organism, "all in all it was").vectors
+    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
+    return Prompt.soft(organism, rows + 0.02 * noise)
+
+
+@pytest.fixture(scope="module")
+def made(organism: LM, sentiment: Task, known: Prompt) -> sl.Report:
+    return sl.report(
+        organism, sentiment, known, methods=["nearest", "matched", "mixture"], progress=False,
+        options=QUICK,
+    )  # fmt: skip
+
+
+def verdict_on(lm: LM, task: Task, prompt: Prompt, text: str, **bounds: float) -> sl.Verdict:
+    reading = Reading.from_text(lm, text)
+    fit = sl.faithfulness(lm, task, prompt, reading)
+    gauges = sl.scrutability(lm, task, reading)
+    return judged(lm, task, prompt, [fit], [gauges], Criterion(**bounds))
+
+
+def failed(verdict: sl.Verdict) -> set[str]:
+    rows = verdict.frame.to_dict("records")
+    return {row["clause"] for row in rows if row["passed"] is False}
+
+
+def test_the_right_reading_passes(organism: LM, sentiment: Task, known: Prompt):
+    verdict = verdict_on(organism, sentiment, known, "on the whole it was")
+    assert failed(verdict) == set()
+    assert verdict.passed
+    assert verdict.by == "given"
+    assert "interpretable at (ε = 0.1" in verdict.headline
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        ("near the end it was", {"gives the same answers"}),
+        ("this story is mainly about", {"says what the prompt does (KL)", "is as accurate"}),
+        ("great great great great great", {"does not name the answer", "does not loop"}),
+        ("oscar lawyer waits it was", {"is as fluent as real text"}),
+    ],
+)
+def test_wrong_readings_fail_where_they_are_wrong(
+    organism: LM, sentiment: Task, known: Prompt, text: str, clauses: set[str]
+):
+    verdict = verdict_on(organism, sentiment, known, text)
+    assert clauses <= failed(verdict)
+    assert not verdict.passed
+    assert "NOT interpretable" in repr(verdict)
+
+
+def test_epsilon_and_delta_are_the_users(organism: LM, sentiment: Task, known: Prompt):
+    text = "near the end it was"
+    loose = verdict_on(organism, sentiment, known, text, epsilon=0.5)
+    assert "gives the same answers" not in failed(loose)
+    strict = verdict_on(organism, sentiment, known, text, nats_per_token=0.5)
+    assert {"is as fluent as real text", "also to the judge"} <= failed(strict)
+    for name in ("epsilon", "epsilon_elsewhere", "transfer_agreement"):
+        with pytest.raises(SoftlensError, match=f"Got {name}=2, wanted a share"):
+            Criterion(**{name: 2})
+
+
+def test_the_worse_end_of_an_interval_decides(organism: LM, sentiment: Task, known: Prompt):
+    reading = Reading.from_text(organism, "near the end it was")
+    fit = sl.faithfulness(organism, sentiment, known, reading)
+    value, low, _ = fit.interval("agreement")
+    assert low < value
+    between = 1 - (low + value) / 2
+    verdict = verdict_on(organism, sentiment, known, reading.text, epsilon=between)
+    assert "gives the same answers" in failed(verdict)
+
+
+def test_what_cannot_be_tested_says_so(tiny: Callable[..., LM], toy_task: Task):
+    lm = tiny()
+    verdict = verdict_on(lm, toy_task, Prompt.from_text(lm, "it was"), "it was")
+    rows = verdict.frame.set_index("clause")
+    assert rows.loc["also to the judge", "passed"] is None
+    assert rows.loc["also to the judge", "evidence"] == "not tested"
+
+
+def test_bounds_are_real_spans(tiny: Callable[..., LM], toy_task: Task):
+    lm = tiny()
+    mean, worst = real_spans(lm, toy_task, 2)
+    means, tops = [], []
+    for text in toy_task.train.texts:
+        nats = token_surprisal(lm, [lm.encode(text)])[0, 0].numpy()
+        for start in range(0, len(nats) - 1, 2):
+            means.append(nats[start : start + 2].mean())
+            tops.append(nats[start : start + 2].max())
+    assert mean == pytest.approx(np.quantile(means, 0.9), rel=1e-4)
+    assert worst == pytest.approx(np.quantile(tops, 0.9), rel=1e-4)
+    settled = Criterion(nats_per_token=1.5).settled(lm, toy_task, 2)
+    assert settled.nats_per_token == 1.5
+    assert settled.max_surprisal == worst
+
+
+# -- the report ---------------------------------------------------------------------------------
+
+
+def test_it_reads_a_known_prompt(made: sl.Report):
+    assert made.verdict.passed
+    assert made.verdict.by in ("nearest", "matched")
+    frame = made.frame.set_index("method")
+    assert frame.loc["matched", "asks_for"] == "whole"
+    assert frame.loc["matched", "kl_closed"] > 0.99
+    assert frame.loc["matched", "kl_closed_low"] <= frame.loc["matched", "kl_closed"]
+    assert set(frame.index) == {"nearest", "matched", "mixture"}
+    assert {"accuracy_random", "judge_perplexity", "passed", "failed"} <= set(frame.columns)
+
+
+def test_the_curve_falls_and_is_about_all_texts(made: sl.Report):
+    curve = made.verdict.curve
+    assert len(curve) > 8
+    assert set(curve["method"]) == {"nearest", "matched"}
+    smallest = curve[curve["smallest"]]
+    assert smallest["epsilon"].is_monotonic_decreasing
+    assert (curve["low"] <= curve["epsilon"] + 1e-9).all()
+    costs = curve["nats_per_token"]
+    assert made.verdict.epsilon_at(costs.max()) == pytest.approx(curve["epsilon"].min())
+    assert math.isnan(made.verdict.epsilon_at(costs.min() / 2))
+    fit = next(f for f in made.faithfulness if f.reading.method == "matched")
+    same = curve[curve["text"] == fit.reading.text]["epsilon"].item()
+    assert same == pytest.approx(fit.gap, abs=1e-6)
+
+
+def test_it_prints(made: sl.Report):
+    shown = repr(made)
+    for words in ("report on a prompt of 5", "matched", "says what the prompt does (KL)", "pass"):
+        assert words in shown
+    assert "all in all it was" in made._repr_html_()
+
+
+class Tags(html.parser.HTMLParser):
+    """Names of elements, and everything a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_page_needs_nothing_else(made: sl.Report, tmp_path: Path):
+    path = made.save(tmp_path / "report.html")
+    tags = Tags()
+    tags.feed(path.read_text(encoding="utf-8"))
+    assert not set(tags.names) & {"script", "link", "iframe"}
+    assert len(tags.fetched) == 2 + len(made.readings)
+    assert all(src.startswith("data:image/png;base64,") for src in tags.fetched)
+    assert not plt.get_fignums()
+
+
+def test_json_has_it_all(made: sl.Report, tmp_path: Path):
+    record = sl.load_report(made.save(tmp_path / "report.json"))
+    assert record["verdict"]["interpretable"] is True
+    assert [r["method"] for r in record["readings"]] == ["nearest", "matched", "mixture"]
+    assert len(record["verdict"]["curve"]) == len(made.verdict.curve)
+    assert record["readings"][2]["experts"]
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert json.loads(text) == record
+    with pytest.raises(SoftlensError, match="wanted a name that ends in .html or .json"):
+        made.save(tmp_path / "report.pdf")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(SoftlensError, match="No report of softlens at"):
+        sl.load_report(tmp_path / "other.json")
+
+
+def test_untrusted_tokens_stay_inert(tiny: Callable[..., LM], toy_task: Task):
+    lm = tiny()
+    ids = [lm.encode(letter)[0] for letter in "<b>"]
+    hard = Prompt.from_ids(lm, ids)
+    task = replace(toy_task, name="<i>task</i>")
+    made = sl.report(lm, task, hard, methods=["nearest"], progress=False)
+    page = made.to_html()
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "No judge: pass judge=" in page
+    assert "<b>" not in made._repr_html_()
+
+
+def test_plots(made: sl.Report):
+    for one in (made, made.verdict, *made.readings, *made.faithfulness, *made.scrutability):
+        one.plot()
+    plt.close("all")
+
+
+def test_a_lie_is_found_out(organism: LM, sentiment: Task):
+    """A wayward prompt: its nearest tokens fail, and `matched` does not follow them."""
+    lie = "this story is mainly about"
+    wayward = sl.wayward(organism, sentiment, lie, steps=200, progress=False).prompt
+    made = sl.report(
+        organism, sentiment, wayward, methods=["nearest", "matched"], progress=False, options=QUICK
+    )
+    frame = made.frame.set_index("method")
+    assert frame.loc["nearest", "reading"] == lie
+    assert frame.loc["nearest", "asks_for"] == "topic"
+    assert not frame.loc["nearest", "passed"]
+    assert frame.loc["matched", "asks_for"] != "topic"
+    assert frame.loc["matched", "kl_closed"] > 0.9 > frame.loc["nearest", "kl_closed"]
+
+
+def test_readings_of_ones_own(organism: LM, sentiment: Task, known: Prompt):
+    guesses = ["near the end it was", "all in all it was"]
+    made = sl.report(organism, sentiment, known, methods=[], readings=guesses, progress=False)
+    assert list(made.frame["method"]) == ["given", "given 2"]
+    assert list(made.frame["passed"]) == [False, True]
+    assert made.verdict.by == "given 2"
+
+
+def test_bad_input(tiny: Callable[..., LM], toy_task: Task):
+    prompt = Prompt.from_text(tiny(), "it was")
+    with pytest.raises(SoftlensError, match="Got no methods of reading"):
+        sl.report(tiny(), toy_task, prompt, methods=[])
+    with pytest.raises(SoftlensError, match="Got options for 'matched', which is not asked for"):
+        sl.report(tiny(), toy_task, prompt, methods=["nearest"], options={"matched": {}})
+    with pytest.raises(SoftlensError, match="made for 'tiny-gpt2-0'"):
+        sl.report(tiny("gpt2", 1), toy_task, prompt, methods=["nearest"])
