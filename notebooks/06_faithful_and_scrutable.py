@@ -166,5 +166,5 @@ for method in ("nearest", "matched"):
     display(sl.organism.explain(reading.text))
 
 # %% [markdown]
-# Nobody told `matched` about the teacher. It found one of the few sentences, among hundreds of
-# thousands that the LM could say, that the vectors behave like.
+# Nobody told `matched` about the teacher. Among the language's six thousand questions it found one of
+# the few that the vectors behave like.
