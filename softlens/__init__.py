@@ -26,6 +26,7 @@ from softlens.plots import plot_controls, plot_front, plot_weights, style
 from softlens.prompts import Prompt
 from softlens.proxies import proxies
 from softlens.runs import Run, RunConfig, load_run
+from softlens.surprisal import Surprisal, surprisal
 from softlens.tasks import Split, Task
 from softlens.tuners import tune
 
@@ -41,6 +42,7 @@ __all__ = [
     "RunConfig",
     "SoftlensError",
     "Split",
+    "Surprisal",
     "Task",
     "controls",
     "evaluate",
@@ -55,6 +57,7 @@ __all__ = [
     "plot_weights",
     "proxies",
     "style",
+    "surprisal",
     "tune",
 ]
 __version__ = "0.1.0"

@@ -16,7 +16,7 @@ from softlens.lm.answers import (
 from softlens.lm.frozen import LM
 from softlens.lm.sampling import Drawn, draw_prompts
 from softlens.lm.sources import available, load_lm
-from softlens.lm.surprisals import default_context, token_surprisal
+from softlens.lm.surprisals import default_context, next_token_entropy, token_surprisal
 from softlens.lm.texts import EncodedTexts
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "default_context",
     "draw_prompts",
     "load_lm",
+    "next_token_entropy",
     "score_answers",
     "token_surprisal",
     "word_logits",

@@ -1,21 +1,28 @@
 """Pictures of results: functions that draw tables, and need no LM."""
 
+from softlens.plots.cells import heat_map
 from softlens.plots.controls import plot_controls
 from softlens.plots.front import plot_front
 from softlens.plots.history import plot_history
 from softlens.plots.nearest import plot_nearest
 from softlens.plots.style import COLOURS, MARKERS, METHODS, look, save, show_plot, style
+from softlens.plots.surprisal import plot_surprisal
+from softlens.plots.tokens import plot_bars, plot_tokens
 from softlens.plots.weights import plot_weights
 
 __all__ = [
     "COLOURS",
     "MARKERS",
     "METHODS",
+    "heat_map",
     "look",
+    "plot_bars",
     "plot_controls",
     "plot_front",
     "plot_history",
     "plot_nearest",
+    "plot_surprisal",
+    "plot_tokens",
     "plot_weights",
     "save",
     "show_plot",
