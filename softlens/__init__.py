@@ -17,6 +17,7 @@ The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks
 """
 
 from softlens import organism
+from softlens.attribution import Attribution, attribute
 from softlens.catalogue import load_task
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
@@ -32,6 +33,7 @@ from softlens.tuners import tune
 
 __all__ = [
     "LM",
+    "Attribution",
     "Controls",
     "DamagedFileError",
     "Evaluation",
@@ -44,6 +46,7 @@ __all__ = [
     "Split",
     "Surprisal",
     "Task",
+    "attribute",
     "controls",
     "evaluate",
     "evaluate_all",

@@ -1,5 +1,6 @@
 """Pictures of results: functions that draw tables, and need no LM."""
 
+from softlens.plots.attribution import plot_attribution
 from softlens.plots.cells import heat_map
 from softlens.plots.controls import plot_controls
 from softlens.plots.front import plot_front
@@ -16,6 +17,7 @@ __all__ = [
     "METHODS",
     "heat_map",
     "look",
+    "plot_attribution",
     "plot_bars",
     "plot_controls",
     "plot_front",

@@ -1,5 +1,6 @@
 """How unexpected each token is, and how sentences of people compare."""
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,17 +36,13 @@ def plot_surprisal(found: "Surprisal", ax: Axes | None = None, kind: str = "bars
         if found.people:
             low, high = np.quantile(found.people, [0.1, 0.9])
             ax.axhspan(low, high, color="#009E73", alpha=0.18, lw=0, zorder=0,
-                       label="middle 80% of the\n" + _wrapped(found.people_are))  # fmt: skip
+                       label=textwrap.fill(f"middle 80% of {found.people_are}", 26))  # fmt: skip
         ax.axhline(found.nats_per_token, color="black", lw=1, ls="--", zorder=1, label="mean")
         if "after_text_nats" in found.frame and found.context != "text":
-            # Beside the middle, where the number stands.
-            at = np.arange(len(values)) + 0.27
+            # Beside the bars, which carry their numbers.
+            at = np.arange(len(values)) + 0.42
             ax.scatter(at, found.frame["after_text_nats"], marker="D", s=18,
                        color="#D55E00", edgecolor="white", lw=0.4, zorder=3,
                        label="after real texts")  # fmt: skip
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
     return ax
-
-
-def _wrapped(text: str) -> str:
-    return text.replace(", ", ",\n").replace(" of the grammar", "\nof the grammar", 1)

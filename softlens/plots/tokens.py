@@ -68,7 +68,7 @@ def plot_tokens(
         scale = ax.figure.colorbar(
             mpl.cm.ScalarMappable(norm, paper), ax=ax, fraction=0.04, pad=0.02, aspect=9
         )
-        scale.ax.set_title(unit, fontsize=6.5, loc="left")
+        scale.ax.set_title(unit.replace(" (", "\n("), fontsize=6.5)
         scale.ax.tick_params(labelsize=6.5)
     return ax
 
