@@ -17,7 +17,12 @@ The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks
 """
 
 from softlens import organism
-from softlens.attribution import Attribution, attribute
+from softlens.attribution import (
+    Attribution,
+    AttributionComparison,
+    attribute,
+    compare_attributions,
+)
 from softlens.catalogue import load_task
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
@@ -34,6 +39,7 @@ from softlens.tuners import tune
 __all__ = [
     "LM",
     "Attribution",
+    "AttributionComparison",
     "Controls",
     "DamagedFileError",
     "Evaluation",
@@ -47,6 +53,7 @@ __all__ = [
     "Surprisal",
     "Task",
     "attribute",
+    "compare_attributions",
     "controls",
     "evaluate",
     "evaluate_all",

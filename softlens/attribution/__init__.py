@@ -4,8 +4,10 @@
 function `attribute` with its result, and `compare` judges the methods.
 """
 
+from softlens.attribution.compare import AttributionComparison, compare_attributions
 from softlens.attribution.game import ABSENT, TARGETS, Game, make_game
 from softlens.attribution.methods import EXACT_LENGTH, METHODS
+from softlens.attribution.planted import plant, randomised
 from softlens.attribution.view import Attribution, attribute
 
 __all__ = [
@@ -14,7 +16,11 @@ __all__ = [
     "METHODS",
     "TARGETS",
     "Attribution",
+    "AttributionComparison",
     "Game",
     "attribute",
+    "compare_attributions",
     "make_game",
+    "plant",
+    "randomised",
 ]

@@ -2,6 +2,7 @@
 
 from softlens.plots.attribution import plot_attribution
 from softlens.plots.cells import heat_map
+from softlens.plots.comparison import plot_comparison
 from softlens.plots.controls import plot_controls
 from softlens.plots.front import plot_front
 from softlens.plots.history import plot_history
@@ -19,6 +20,7 @@ __all__ = [
     "look",
     "plot_attribution",
     "plot_bars",
+    "plot_comparison",
     "plot_controls",
     "plot_front",
     "plot_history",
