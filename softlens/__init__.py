@@ -27,7 +27,14 @@ from softlens.catalogue import load_task
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
+from softlens.lens import LogitLens, logit_lens
 from softlens.lm import LM, load_lm
+from softlens.neighbours import (
+    NearestByMetric,
+    NearestPath,
+    nearest_by_metric,
+    nearest_path,
+)
 from softlens.plots import plot_controls, plot_front, plot_weights, style
 from softlens.prompts import Prompt
 from softlens.proxies import proxies
@@ -43,7 +50,10 @@ __all__ = [
     "Controls",
     "DamagedFileError",
     "Evaluation",
+    "LogitLens",
     "MissingExtraError",
+    "NearestByMetric",
+    "NearestPath",
     "NearestTokens",
     "Prompt",
     "Run",
@@ -60,6 +70,9 @@ __all__ = [
     "load_lm",
     "load_run",
     "load_task",
+    "logit_lens",
+    "nearest_by_metric",
+    "nearest_path",
     "nearest_tokens",
     "organism",
     "plot_controls",

@@ -14,6 +14,7 @@ Masks are additive floats: a boolean one is silently misread by eager attention.
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import eager_mask
+
+from softlens.errors import SoftlensError
 
 GROUPED = "softlens_grouped"
 
@@ -210,6 +213,41 @@ def attention_weights(
             yield torch.stack([weights[0].float() for weights in output.attentions])
     finally:
         model.set_attn_implementation(usual)
+
+
+@torch.no_grad()
+def normed_layers(
+    model: PreTrainedModel, row: Float[Tensor, "length hidden"]
+) -> Float[Tensor, "layers length hidden"]:
+    """Hidden states of one row after the embedding and each layer, put through the last norm.
+
+    The last norm is the module named as one whose output is the LM's last hidden state.
+    """
+    calls: list[tuple[torch.nn.Module, Tensor]] = []
+    hooks = [
+        module.register_forward_hook(lambda m, _, output: calls.append((m, output)))
+        for name, module in model.base_model.named_modules()
+        if re.search(r"norm|ln_f", name.split(".")[-1])
+    ]
+    try:
+        output = model.base_model(
+            inputs_embeds=row.to(model.dtype)[None],
+            attention_mask=torch.ones(1, len(row), dtype=torch.long, device=model.device),
+            output_hidden_states=True,
+            use_cache=False,
+        )
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last = output.last_hidden_state
+    if not calls or not torch.equal(calls[-1][1], last):
+        raise SoftlensError(
+            f"A {model.config.model_type!r} model has no last norm that softlens can find, so that "
+            "its inner layers cannot be read through its head."
+        )
+    norm = calls[-1][0]
+    inner = [norm(state)[0] for state in output.hidden_states[:-1]]
+    return torch.stack([*inner, last[0]])
 
 
 def pack(lengths: Sequence[int], row_tokens: int = 96) -> list[list[int]]:

@@ -6,7 +6,12 @@ from softlens.plots.comparison import plot_comparison
 from softlens.plots.controls import plot_controls
 from softlens.plots.front import plot_front
 from softlens.plots.history import plot_history
-from softlens.plots.nearest import plot_nearest
+from softlens.plots.nearest import (
+    plot_lens,
+    plot_nearest,
+    plot_nearest_by_metric,
+    plot_path,
+)
 from softlens.plots.style import COLOURS, MARKERS, METHODS, look, save, show_plot, style
 from softlens.plots.surprisal import plot_surprisal
 from softlens.plots.tokens import plot_bars, plot_tokens
@@ -24,7 +29,10 @@ __all__ = [
     "plot_controls",
     "plot_front",
     "plot_history",
+    "plot_lens",
     "plot_nearest",
+    "plot_nearest_by_metric",
+    "plot_path",
     "plot_surprisal",
     "plot_tokens",
     "plot_weights",

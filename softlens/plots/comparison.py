@@ -34,6 +34,7 @@ def plot_comparison(found: "AttributionComparison", ax: Any = None) -> np.ndarra
             _, ax = plt.subplots(1, len(measures), figsize=size, sharey=True)
         axes = np.asarray(ax).ravel()
         colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+        colours["random order"] = "0.5"
         for panel, measure in zip(axes, measures, strict=True):
             for y, method in enumerate(methods):
                 mean = summary.loc[method, measure]
