@@ -8,12 +8,16 @@
     sl.tune(lm, task, "pez", proxies={"perplexity": 0.3})   # ... or tokens, asked to be fluent
     sl.evaluate(lm, task, run.prompt)           # accuracy, label mass, loss
     sl.nearest_tokens(lm, run.prompt, k=5)      # what its vectors are nearest to
+    sl.surprisal(lm, run.prompt, task)          # how unexpected that is; nats per token
+    sl.attribute(lm, task, run.prompt)          # which positions carry the answer
+    sl.compare_attributions(lm, task, run.prompt)   # ... and which method to believe
     sl.evaluate(lm, task, run.text)             # ... and whether that text does the same
 
 The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
 `softlens.prompts` (the data), `softlens.tuners`, `softlens.objectives`, `softlens.proxies` and
 `softlens.constraints` (training),
-`softlens.decode` (views), `softlens.evaluation` (measures), `softlens.plots`.
+`softlens.decode`, `softlens.neighbours`, `softlens.lens`, `softlens.surprisal` and
+`softlens.attribution` (views), `softlens.evaluation` (measures), `softlens.plots`.
 """
 
 from softlens import organism

@@ -119,6 +119,8 @@ class NearestPath(Result):
     """The tuner."""
     steps: int
     """Steps of the training."""
+    text: str
+    """What the tokens read at the last step."""
     frame: pd.DataFrame = field(repr=False, compare=False)
     """A row for each stay of a position at a token: ``position, first_step, last_step, token_id,
     token``; of a soft prompt, the token nearest by cosine."""
@@ -133,12 +135,10 @@ class NearestPath(Result):
     @property
     def headline(self) -> str:
         """One line for a terminal."""
-        last = self.frame[self.frame["last_step"] == self.steps]
-        text = show_text("".join(last["token"]))
         return (
             f"tokens over {self.steps} steps of {self.method!r}: {int(self.changes.sum())} "
             f"changes, {int((self.changes == 0).sum())} of {len(self.changes)} positions never "
-            f"changed; at the end {text}"
+            f"changed; at the end {show_text(self.text)}"
         )
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
@@ -186,6 +186,7 @@ def nearest_path(lm: LM, run: Run) -> NearestPath:
     return NearestPath(
         method=run.config.method,
         steps=int(steps[-1]),
+        text=lm.decode(rows[-1].tolist()),
         frame=frame,
         pieces=tuple(piece(lm, index) for index in frame["token_id"]),
     )

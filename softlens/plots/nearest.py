@@ -104,8 +104,8 @@ def plot_path(path: "NearestPath", ax: Axes | None = None) -> Axes:
                     color="#56B4E9" if stay > path.steps / 20 else "0.8", alpha=0.75)  # fmt: skip
             text = show_plot(token)
             if stay / path.steps > 0.014 * len(text) + 0.01:
-                ax.text(first - 1 + stay / 2, position, text, ha="center", va="center", fontsize=7,
-                        family="DejaVu Sans Mono")  # fmt: skip
+                middle = first - 1 + stay / 2
+                ax.text(middle, position, text, ha="center", va="center", fontsize=7)
         ax.set_yticks(range(positions))
         ax.set_ylim(positions - 0.5, -0.5)
         ax.set_xlim(0, path.steps)

@@ -59,7 +59,7 @@ def plot_tokens(
                 )
             )  # fmt: skip
             middle = left + width / 2
-            ax.text(middle, 0.66, text, ha="center", va="center", family="DejaVu Sans Mono",
+            ax.text(middle, 0.66, text, ha="center", va="center",
                     fontsize=8)  # fmt: skip
             ax.text(middle, 0.24, word, ha="center", va="center", fontsize=6.5, color="0.25")
         ax.set_xlim(-0.2, lefts[-1] + widths[-1] + 0.2)
@@ -121,7 +121,7 @@ def plot_bars(
             ax.axhline(0, color="0.35", lw=0.8)
         ax.margins(y=0.14)
         slanted = max(map(len, tokens)) > 7
-        ax.set_xticks(at, [show_plot(token) for token in tokens], family="DejaVu Sans Mono",
+        ax.set_xticks(at, [show_plot(token) for token in tokens],
                       fontsize=8, rotation=30 if slanted else 0,
                       ha="right" if slanted else "center")  # fmt: skip
         ax.tick_params(axis="x", length=0)
