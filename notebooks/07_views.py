@@ -118,14 +118,12 @@ ax = fluent.plot()
 # comes next after each of the vectors themselves.
 
 # %%
-soft = sl.surprisal(lm, run.prompt, task)
-soft
-# %%
-ax = soft.plot()
+sl.surprisal(lm, run.prompt, task, context="text")
+
 # %% [markdown]
-# The text of the nearest tokens is more surprising than every question of the grammar, while the
-# vectors themselves leave the LM sure of its answer at the end. One more reason not to take the one
-# for the other.
+# As a text, the nearest tokens are more surprising than any question of the grammar, by more than ten
+# nats a token. The vectors themselves leave the LM quite sure of its answer: the entropy after the
+# last one is small. One more reason not to take the one for the other.
 
 # %% [markdown]
 # ## Attribute
@@ -193,7 +191,8 @@ sl.attribute(lm, task, f"{readable} near the end it was at first it was", texts=
 # * *comprehensiveness*: how much is lost without the positions it ranks highest;
 # * *sufficiency*: how much is lost if only those are kept;
 # * *rank correlation* with exact Shapley values;
-# * *planted positions*: in a prompt of random tokens one vector is trained to do the task. Is it found?
+# * *planted positions*: in prompts of random tokens one vector is trained to do the task, whatever
+#   stands around it. Is it found?
 # * *shuffled weights*: on an LM whose weights were shuffled, a method should say something else. If it
 #   does not, it describes the input, not the LM.
 #
@@ -206,9 +205,11 @@ comparison
 # %%
 axes = comparison.plot()
 # %% [markdown]
-# On these few prompts the order is clear at its ends: exact Shapley values first, attention rollout
-# no better than chance. Where Shapley values are affordable, and for prompts of up to a dozen positions
-# they are, there is little reason to use anything else.
+# Gradient x input and attention rollout are no better than a random order here, and they do not find
+# the position that was planted. The other three find it every time, and lose less when only what
+# they rank highest is kept. Between them, Shapley values are the most comprehensive; leave-one-out is
+# cheapest, and blind to words that stand in for each other. Four prompts are few: before you believe a
+# method on your own task, run this cell there.
 #
 # One thing no attribution says: *why* a position matters. For that a prompt has to be read, and the
 # reading tested.

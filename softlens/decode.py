@@ -201,6 +201,15 @@ def _checked(lm: LM, vectors: Tensor, metric: str) -> Float[Tensor, "length hidd
     return vectors
 
 
+def position_ids(lm: LM, prompt: Prompt | Float[Tensor, "length hidden"]) -> tuple[int, ...]:
+    """A token to name each position by: the prompt's own, or the nearest by cosine."""
+    if isinstance(prompt, Prompt) and prompt.token_ids is not None:
+        return prompt.token_ids
+    vectors = prompt.vectors if isinstance(prompt, Prompt) else prompt
+    metric = "cosine" if bool((vectors != 0).any(dim=1).all()) else "l2"
+    return nearest_tokens(lm, vectors, k=1, metric=metric).token_ids
+
+
 def _excluded(lm: LM, exclude: str | Iterable[int | str] | None) -> frozenset[int]:
     if exclude is None:
         return frozenset()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from softlens.decode import nearest_tokens
+from softlens.decode import nearest_tokens, position_ids
 from softlens.display import Result, piece, show, show_text, token_boxes
 from softlens.errors import SoftlensError
 from softlens.evaluation import prompt_vectors
@@ -141,7 +141,11 @@ def logit_lens(
     ]
     columns = ["layer", "position", "rank", "token_id", "token", "probability", "entropy_nats"]
     frame = pd.DataFrame(rows, columns=columns)
-    named = nearest_tokens(lm, vectors, k=1, metric="l2", exclude=None).token_ids
+    if isinstance(prompt, str):
+        # A text's vectors are rows of the embedding, at distance zero; special ones, too.
+        named = nearest_tokens(lm, vectors, k=1, metric="l2", exclude=None).token_ids
+    else:
+        named = position_ids(lm, prompt)
     return LogitLens(
         text=text,
         context=context,

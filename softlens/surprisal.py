@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from softlens.decode import nearest_tokens
+from softlens.decode import position_ids
 from softlens.display import Result, marks, piece, show, show_text, token_boxes, visible
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM, EncodedTexts, default_context, next_token_entropy, token_surprisal
@@ -217,9 +217,8 @@ def _tokens(lm: LM, prompt: Prompt | str) -> tuple[list[int], Float[Tensor, "len
     if not prompt.length:
         raise SoftlensError("The surprisal of an empty prompt is not defined; got a length of 0.")
     vectors = prompt.vectors.to(lm.device)
-    if prompt.token_ids is not None:
-        return list(prompt.token_ids), vectors, "tokens"
-    return list(nearest_tokens(lm, prompt, k=1).token_ids), vectors, "nearest tokens"
+    of = "tokens" if prompt.is_hard else "nearest tokens"
+    return list(position_ids(lm, prompt)), vectors, of
 
 
 def _context(lm: LM, context: str | None, task: Task | None, texts: EncodedTexts | None) -> str:

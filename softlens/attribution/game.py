@@ -26,6 +26,8 @@ from softlens.tasks import Split, Task
 
 ABSENT = ("removed", "mean_embedding", "random_row", "zero")
 RANDOM_DRAWS = 4
+SECONDS_OF_WORK = 2e10
+"""Coalitions x texts x weights that take some seconds on a core: above, there is a bar."""
 
 Value = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """From logits (..., texts, answers), labels (texts) and the whole prompt's log-probabilities."""
@@ -152,8 +154,9 @@ class Game:
             found = np.empty((len(sequences), len(self.texts)))
             words = None if self.target.vocabulary else self.words
             pairs = len(sequences) * len(self.texts)
-            with tqdm(total=pairs, desc="coalitions x texts", delay=2, leave=False,
-                      disable=not self.progress) as bar:  # fmt: skip
+            quick = pairs * self.lm.parameters < SECONDS_OF_WORK
+            with tqdm(total=pairs, desc="coalitions x texts", leave=False,
+                      disable=quick or not self.progress) as bar:  # fmt: skip
                 for some, chosen, logits in sequence_chunks(
                     self.lm, table, sequences, self.texts, words
                 ):

@@ -10,8 +10,10 @@ from softlens.lm import LM, answer_logits
 from softlens.prompts import Prompt
 from softlens.tasks import Task
 
-PLANT_TEXTS = 64
-PLANT_STEPS = 80
+PLANT_TEXTS = 32
+PLANT_STEPS = 100
+PLANT_CONTEXTS = 4
+"""Draws of random tokens around the planted vector, at each step."""
 
 
 def plant(
@@ -19,7 +21,8 @@ def plant(
 ) -> Prompt:
     """A prompt of random tokens in which one vector was trained to do the task.
 
-    Whatever it does better than its random start it does through that position, by construction.
+    The tokens around it are drawn anew at every step, so that it learns to work whatever they are:
+    that position carries the answer by construction, and the others are as good as any.
 
     Args:
         lm: the LM.
@@ -35,8 +38,8 @@ def plant(
             "length of at least 2: one position to plant, others to tell it from."
         )
     generator = torch.Generator().manual_seed(seed)
-    picked = torch.randint(len(lm.ordinary_ids), (length,), generator=generator)
-    starts = lm.ordinary_ids[picked].tolist()
+    ordinary = lm.ordinary_ids
+    starts = ordinary[torch.randint(len(ordinary), (length,), generator=generator)].tolist()
     source = task.train.take(min(PLANT_TEXTS, len(task.train)))
     texts = encode_split(lm, task, source, reserve=length, truncate=True)
     labels = torch.tensor(source.labels, device=lm.device)
@@ -45,9 +48,13 @@ def plant(
     vector = rows[position].clone().requires_grad_()
     adam = torch.optim.Adam([vector], lr=0.1 if lm.is_small else 0.03)
     for _ in range(steps):
-        prompt = torch.cat([rows[:position], vector[None], rows[position + 1 :]])
-        logits = answer_logits(lm, prompt[None], texts, words)[0]
-        loss = torch.nn.functional.cross_entropy(logits, labels)
+        others = torch.randint(len(ordinary), (PLANT_CONTEXTS, length), generator=generator)
+        prompts = lm.embedding[ordinary[others].to(lm.device)].clone()
+        prompts[:, position] = vector
+        logits = answer_logits(lm, prompts, texts, words)
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.repeat(PLANT_CONTEXTS)
+        )
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from softlens.attribution.game import TARGETS, Game, make_game
 from softlens.attribution.methods import METHODS
-from softlens.decode import nearest_tokens
+from softlens.decode import position_ids
 from softlens.display import Result, marks, piece, show, token_boxes, visible
 from softlens.errors import SoftlensError, near
 from softlens.evaluation import AnyPrompt
@@ -241,7 +241,4 @@ def _token_ids(lm: LM, task: Task, prompt: AnyPrompt) -> tuple[int, ...]:
     if isinstance(prompt, str):
         return tuple(lm.encode(prompt, leading_space=bool(template_parts(task.template)[0])))
     assert isinstance(prompt, Prompt)
-    if prompt.token_ids is not None:
-        return prompt.token_ids
-    metric = "cosine" if (prompt.vectors != 0).any(dim=1).all() else "l2"
-    return nearest_tokens(lm, prompt, k=1, metric=metric).token_ids
+    return position_ids(lm, prompt)

@@ -33,7 +33,7 @@ def heat_map(
     values = np.asarray(values, dtype=float)
     with style():
         if ax is None:
-            size = (1.6 + 1.1 * values.shape[1], 0.9 + 0.42 * values.shape[0])
+            size = (1.5 + 0.95 * values.shape[1], 0.8 + 0.38 * values.shape[0])
             _, ax = plt.subplots(figsize=size)
         image = ax.imshow(values, cmap="Blues_r" if strong == "low" else "Blues", aspect="auto")
         low, high = np.nanmin(values), np.nanmax(values)

@@ -30,7 +30,7 @@ def plot_comparison(found: "AttributionComparison", ax: Any = None) -> np.ndarra
     methods = list(summary.index)
     with style():
         if ax is None:
-            size = (1.5 * len(measures) + 1.4, 0.9 + 0.26 * len(methods))
+            size = (1.35 * len(measures) + 1.4, 0.85 + 0.24 * len(methods))
             _, ax = plt.subplots(1, len(measures), figsize=size, sharey=True)
         axes = np.asarray(ax).ravel()
         colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))

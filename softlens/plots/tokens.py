@@ -95,7 +95,7 @@ def plot_bars(
     _check(tokens, numbers)
     with style():
         if ax is None:
-            _, ax = plt.subplots(figsize=(1.4 + 0.62 * len(numbers), 2.5))
+            _, ax = plt.subplots(figsize=(1.4 + 0.58 * len(numbers), 2.2))
         at = np.arange(len(numbers))
         below = signed & (numbers < 0)
         bars = ax.bar(at, numbers, width=0.72, edgecolor="0.35", lw=0.6,
