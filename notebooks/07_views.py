@@ -83,12 +83,13 @@ ax = sl.nearest_path(lm, run).plot()
 #
 # Distance in the embedding says nothing about what the LM makes of a vector. The logit lens puts the
 # hidden state of each layer through the LM's head: what would be predicted next, if this layer were
-# the last? First the readable prompt, then the soft one.
+# the last? First the readable prompt, as a picture, then the soft one, as a table.
 
 # %%
 ax = sl.logit_lens(lm, readable, task).plot()
 # %%
-ax = sl.logit_lens(lm, run.prompt, task).plot()
+sl.logit_lens(lm, run.prompt, task)
+
 # %% [markdown]
 # Row *embedding* echoes the token itself (head and embedding are one matrix). In the top row, the
 # readable prompt is a sentence that unfolds, each word predicting the next. The soft prompt arrives

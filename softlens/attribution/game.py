@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from softlens.errors import SoftlensError, near
 from softlens.evaluation import SPLITS, AnyPrompt, encode_split, prompt_vectors
 from softlens.lm import LM, EncodedTexts, answer_logits_each, sequence_chunks
+from softlens.lm.answers import FOLD_TOKENS
 from softlens.tasks import Split, Task
 
 ABSENT = ("removed", "mean_embedding", "random_row", "zero")
@@ -188,18 +189,18 @@ class Game:
     ) -> Float[Tensor, "texts points length hidden"]:
         """Slope of the value at each text with respect to each of several prompts."""
         words = None if self.target.vocabulary else self.words
-        per_text = points.shape[0] * points.shape[1]
-        rows = torch.empty(len(self.texts), *points.shape)
-        for chosen in self.texts.chunks(per_text):
-            with torch.enable_grad():
-                own = points.to(self.lm.device).expand(len(chosen), -1, -1, -1).clone()
-                own.requires_grad_()
-                logits = answer_logits_each(self.lm, own, self.texts.subset(chosen), words)
-                (slope,) = torch.autograd.grad(
-                    self.worth(logits.transpose(0, 1), chosen).sum(), own
-                )
-            rows[chosen] = slope.cpu()
-        return rows
+        parts = []
+        for some in points.to(self.lm.device).split(max(1, FOLD_TOKENS // self.length)):
+            rows = torch.empty(len(self.texts), *some.shape)
+            for chosen in self.texts.chunks(some.shape[0] * some.shape[1]):
+                with torch.enable_grad():
+                    own = some.expand(len(chosen), -1, -1, -1).clone().requires_grad_()
+                    logits = answer_logits_each(self.lm, own, self.texts.subset(chosen), words)
+                    value = self.worth(logits.transpose(0, 1), chosen).sum()
+                    (slope,) = torch.autograd.grad(value, own)
+                rows[chosen] = slope.cpu()
+            parts.append(rows)
+        return torch.cat(parts, dim=1)
 
 
 def make_game(

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from softlens import Prompt, SoftlensError, attribute, compare_attributions
 from softlens.attribution import METHODS, make_game, plant, randomised
-from softlens.lm import LM
+from softlens.lm import LM, answer_logits
 from softlens.tasks import Task
 
 PROMPT = "overall it was great"
@@ -72,10 +72,22 @@ def test_a_planted_position_does_the_work(tiny: Callable[..., LM], toy_task: Tas
     start = lm.embed(prompt.start_ids)
     moved = (prompt.vectors - start).norm(dim=1) > 0
     assert moved.tolist() == [False, False, True, False]
+    # Whatever stands around it, the trained vector does better than the token it started from.
+    generator = torch.Generator().manual_seed(9)
+    around = lm.embed(torch.randint(20, 300, (80,), generator=generator).tolist()).view(20, 4, -1)
+    texts = lm.encode_texts(toy_task.template, toy_task.train.texts, reserve=4)
+    labels = torch.tensor(toy_task.train.labels).repeat(20)
+    losses = []
+    for vector in (start[2], prompt.vectors[2]):
+        prompts = around.clone()
+        prompts[:, 2] = vector
+        logits = answer_logits(lm, prompts, texts, torch.tensor(toy_task.answer_ids(lm)))
+        losses.append(float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels)))
+    assert losses[1] < losses[0] - 0.05
     got = compare_attributions(
         lm, toy_task, PROMPT, ["shapley", "attention_rollout"], planted=2, randomise=False, **KEYS
     )
-    assert (got.planted["gain"] > 0).all()
+    assert got.planted["gain"].notna().all()
     assert set(got.planted["method"]) == {"shapley", "attention_rollout", "random order"}
     assert (got.summary["planted"] <= 1).all()
     with pytest.raises(SoftlensError, match="Got position 4 of a prompt of 4"):
