@@ -69,7 +69,9 @@ class Attribution(Result):
         how = f"; {self.note}" if self.note else ""
         if self.absent is None:
             return f"{what}: {self.unit}, mean over {self.n} {self.split} texts{how}"
-        gap = "" if abs(self.gap) < 5e-3 else f" (gap {self.gap:+.3f}: not complete)"
+        # Only a path that was followed too coarsely leaves a complete method with a gap.
+        why = "raise steps=" if METHODS[self.method].complete else "not a complete method"
+        gap = "" if abs(self.gap) < 5e-3 else f" (gap {self.gap:+.3f}: {why})"
         return (
             f"{what} for {TARGETS[self.target].says} ({self.unit}), absent: "
             f"{self.absent}; {self.value_absent:.3f} without any position, {self.value:.3f} with "

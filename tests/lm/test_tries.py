@@ -1,7 +1,6 @@
 """Tries of prompts against one forward for each."""
 
 import itertools
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -43,7 +42,8 @@ def test_all_coalitions_equal_their_own_forward(
     torch.testing.assert_close(some, got[..., words], rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_shared_is_forwarded_once(tiny: Callable[..., LM]):
+def test_what_is_shared_is_forwarded_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("softlens.lm.tries.PART_NODES", 1000)
     subsets = sorted(c for n in range(8) for c in itertools.combinations(range(7), n))
     parts = list(_parts(subsets))
     assert sum(len(part.ends) for part in parts) == 2**7
