@@ -208,9 +208,11 @@ axes = comparison.plot()
 # %% [markdown]
 # Gradient x input and attention rollout are no better than a random order here, and they do not find
 # the position that was planted. The other three find it every time, and lose less when only what
-# they rank highest is kept. Between them, Shapley values are the most comprehensive; leave-one-out is
-# cheapest, and blind to words that stand in for each other. Four prompts are few: before you believe a
-# method on your own task, run this cell there.
+# they rank highest is kept. Between them, Shapley values and integrated gradients lose more when what
+# they rank highest is removed. Leave-one-out is the cheapest, and blind to words that stand in for each
+# other; integrated gradients cost ten times as much and need a fine path (the view shows the gap that
+# a coarse one leaves). Four prompts are few: before you believe a method on your own task, run this
+# cell there.
 #
 # One thing no attribution says: *why* a position matters. For that a prompt has to be read, and the
 # reading tested.

@@ -119,7 +119,7 @@ def attribute(
     texts: int | None = None,
     split: str = "test",
     samples: int = 64,
-    steps: int = 32,
+    steps: int = 64,
     seed: int = 0,
     truncate: bool = False,
     progress: bool = True,
