@@ -63,6 +63,7 @@ bench: $(SETUP)  ## compare speed and memory with the peers
 	$(BIN)/python -m tests.benchmarks.bench_soft_prompt
 	$(BIN)/python -m tests.benchmarks.bench_pez
 	$(BIN)/python -m tests.benchmarks.bench_rlprompt
+	$(BIN)/python -m tests.benchmarks.bench_views
 
 clean:  ## remove what was made here (the virtual environment stays)
 	rm -rf figures dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

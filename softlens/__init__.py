@@ -8,6 +8,9 @@
     sl.tune(lm, task, "pez", proxies={"perplexity": 0.3})   # ... or tokens, asked to be fluent
     sl.evaluate(lm, task, run.prompt)           # accuracy, label mass, loss
     sl.nearest_tokens(lm, run.prompt, k=5)      # what its vectors are nearest to
+    sl.surprisal(lm, run.prompt, task)          # how unexpected that is; nats per token
+    sl.attribute(lm, task, run.prompt)          # which positions carry the answer
+    sl.compare_attributions(lm, task, run.prompt)   # ... and which method to believe
     reading = sl.read(lm, run.prompt, "matched", task)      # a text that does as the prompt does
     sl.faithfulness(lm, task, run.prompt, reading)          # does it?
     sl.scrutability(lm, task, reading)          # could a person understand and check it?
@@ -15,12 +18,19 @@
 
 The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
 `softlens.prompts` (the data), `softlens.tuners`, `softlens.objectives`, `softlens.proxies` and
-`softlens.constraints` (training), `softlens.decode` (views), `softlens.evaluation` (measures),
+`softlens.constraints` (training), `softlens.decode`, `softlens.neighbours`, `softlens.lens`,
+`softlens.surprisal` and `softlens.attribution` (views), `softlens.evaluation` (measures),
 `softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),
 `softlens.framework` (whether they can be trusted), `softlens.plots`.
 """
 
 from softlens import organism
+from softlens.attribution import (
+    Attribution,
+    AttributionComparison,
+    attribute,
+    compare_attributions,
+)
 from softlens.catalogue import load_task
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
@@ -41,23 +51,36 @@ from softlens.framework import (
     scrutability,
     wayward,
 )
+from softlens.lens import LogitLens, logit_lens
 from softlens.lm import LM, load_lm
+from softlens.neighbours import (
+    NearestByMetric,
+    NearestPath,
+    nearest_by_metric,
+    nearest_path,
+)
 from softlens.plots import plot_controls, plot_faithfulness, plot_front, plot_weights, style
 from softlens.prompts import Prompt
 from softlens.proxies import proxies
 from softlens.readings import Reading, read, reading_methods
 from softlens.runs import Run, RunConfig, load_run
+from softlens.surprisal import Surprisal, surprisal
 from softlens.tasks import Split, Task
 from softlens.tuners import tune
 
 __all__ = [
     "LM",
+    "Attribution",
+    "AttributionComparison",
     "Controls",
     "Criterion",
     "DamagedFileError",
     "Evaluation",
     "Faithfulness",
+    "LogitLens",
     "MissingExtraError",
+    "NearestByMetric",
+    "NearestPath",
     "NearestTokens",
     "Planted",
     "Prompt",
@@ -68,8 +91,11 @@ __all__ = [
     "Scrutability",
     "SoftlensError",
     "Split",
+    "Surprisal",
     "Task",
     "Verdict",
+    "attribute",
+    "compare_attributions",
     "controls",
     "distil",
     "evaluate",
@@ -81,6 +107,9 @@ __all__ = [
     "load_report",
     "load_run",
     "load_task",
+    "logit_lens",
+    "nearest_by_metric",
+    "nearest_path",
     "nearest_tokens",
     "organism",
     "plot_controls",
@@ -93,6 +122,7 @@ __all__ = [
     "report",
     "scrutability",
     "style",
+    "surprisal",
     "tune",
     "wayward",
 ]

@@ -1,18 +1,10 @@
 """Nearest-token decoding: for each vector of a prompt, the tokens whose embeddings are nearest.
 
-With embedding rows e_t and a prompt vector v, the score of token t is
-
-    cosine   e_t . v / (|e_t| |v|)      high is near
-    l2       |e_t - v|                  low is near
-    dot      e_t . v                    high is near
-
-All tokens are scored in float32 by one product of matrices; those that its rounding cannot tell
-from the k nearest are scored again in float64, and these scores are returned and ranked.
-
-Nearness is a claim about geometry, not about what the prompt does: see `softlens.evaluate`.
+What near means is a metric of `softlens.nearness`, exact in float64. Nearness is a claim about
+geometry, not about what the prompt does: see `softlens.evaluate`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,12 +16,11 @@ from torch import Tensor
 from softlens.display import Result, piece, show, show_text, token_boxes
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM
+from softlens.nearness import METRICS, exact_scores, moved_to, nearest
 from softlens.prompts import Prompt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-METRICS = ("cosine", "l2", "dot")
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,11 +32,18 @@ class NearestTokens(Result):
     token_ids: tuple[int, ...]
     """Their ids."""
     metric: str
-    """What the scores are: "cosine" and "dot" are high where near, "l2" is low."""
+    """What the scores are, a name in `METRICS`: "l2" is low where near, all others are high."""
     unchanged: float | None
     """Share of positions whose nearest token is the one they started from; None if unknown."""
     frame: pd.DataFrame = field(repr=False, compare=False)
     """``position, rank, token_id, token, score, start_token``; positions start at 0, ranks at 1."""
+    margins: tuple[float, ...] = field(repr=False, compare=False)
+    """By how much the nearest token of each position is nearer than the second; NaN if alone."""
+    tracked: pd.DataFrame = field(repr=False, compare=False)
+    """``position, token_id, token, rank, score`` of the tokens asked for with `track`."""
+    chance: pd.DataFrame | None = field(repr=False, compare=False)
+    """``position, score, random_median, random_nearest, p_value``: how near the nearest tokens of
+    random vectors of the same norm are; None if it was not asked for."""
     pieces: tuple[str, ...] = field(repr=False, compare=False)
     """The token of each row as `softlens.display.piece` gives it, for views."""
     start_pieces: tuple[str, ...] | None = field(repr=False, compare=False)
@@ -55,7 +53,14 @@ class NearestTokens(Result):
     def headline(self) -> str:
         """One line for a terminal."""
         share = "" if self.unchanged is None else f"; {self.unchanged:.0%} are the start's tokens"
-        return f"nearest tokens by {self.metric}: {show_text(self.text)}{share}"
+        chance = ""
+        if self.chance is not None:
+            near_ones = int((self.chance["p_value"] < 0.05).sum())
+            chance = (
+                f"; {near_ones} of {len(self.chance)} positions are nearer to a token than random "
+                "vectors of their norm (p < .05)"
+            )
+        return f"nearest tokens by {self.metric}: {show_text(self.text)}{share}{chance}"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -68,6 +73,8 @@ class NearestTokens(Result):
         )
         wide = cells.pivot(index="position", columns="rank", values="cell")
         wide.columns = [f"rank {rank}" for rank in wide.columns]
+        if self.chance is not None:
+            wide["p (chance)"] = [f"{p:.2g}" for p in self.chance["p_value"]]
         if self.start_pieces is not None:
             wide.insert(0, "started from", [show(token) for token in self.start_pieces])
         return wide.reset_index()
@@ -97,6 +104,10 @@ def nearest_tokens(
     k: int = 5,
     metric: str = "cosine",
     exclude: str | Iterable[int | str] | None = "special",
+    *,
+    track: Sequence[int | str] = (),
+    chance: int = 0,
+    seed: int = 0,
 ) -> NearestTokens:
     """The `k` tokens whose embeddings are nearest to each vector of `prompt`.
 
@@ -104,9 +115,14 @@ def nearest_tokens(
         lm: the LM whose embedding is searched.
         prompt: a prompt of this LM, or vectors of shape (length, hidden).
         k: tokens a position.
-        metric: "cosine", "l2" (Euclidean distance) or "dot".
+        metric: "cosine"; "centred_cosine" and "whitened_cosine", after what all tokens share is
+            taken away; "l2" (Euclidean distance); or "dot".
         exclude: "special" leaves out control tokens; or token ids and token texts; None leaves
             out nothing. Rows of the embedding that no token maps to are never offered.
+        track: tokens whose rank at each position is wanted, as ids or as texts of one token.
+        chance: random directions, given each position's norm, whose nearest tokens it is compared
+            with; 0 compares with none. Unlike a trained vector they started from no token.
+        seed: of these directions.
 
     Returns:
         A `NearestTokens`. Equal scores (in float64) are ordered by token id, the lower first.
@@ -134,7 +150,9 @@ def nearest_tokens(
             f"Got {len(starts)} start_ids for a prompt of {len(vectors)} positions, wanted one for "
             "each."
         )
-    ids, scores = _nearest(lm, vectors, metric, left_out, k)
+    most = lm.vocab_size - len(left_out)
+    wide_ids, wide_scores = nearest(lm, vectors, metric, left_out, min(max(k, 2), most))
+    ids, scores = [row[:k] for row in wide_ids], [row[:k] for row in wide_scores]
     rows = [
         {
             "position": position,
@@ -155,6 +173,9 @@ def nearest_tokens(
         metric=metric,
         unchanged=None if kept is None else kept / len(best),
         frame=pd.DataFrame(rows),
+        margins=tuple(abs(row[0] - row[1]) if most > 1 else float("nan") for row in wide_scores),
+        tracked=_tracked(lm, vectors, metric, left_out, track),
+        chance=_chance(lm, vectors, metric, left_out, [row[0] for row in scores], chance, seed),
         pieces=tuple(piece(lm, index) for row in ids for index in row),
         start_pieces=None if starts is None else tuple(piece(lm, index) for index in starts),
     )
@@ -170,13 +191,23 @@ def _checked(lm: LM, vectors: Tensor, metric: str) -> Float[Tensor, "length hidd
     bad = (~torch.isfinite(vectors)).any(dim=1).nonzero().flatten().tolist()
     if bad:
         raise SoftlensError(f"The vector at position {bad[0]} holds NaN or infinity.")
-    zero = (vectors == 0).all(dim=1).nonzero().flatten().tolist()
-    if zero and metric == "cosine":
+    zero = (moved_to(lm, vectors, metric) == 0).all(dim=1).nonzero().flatten().tolist()
+    if zero and metric not in ("l2", "dot"):
+        what = "zero" if metric == "cosine" else "the vocabulary's mean"
         raise SoftlensError(
-            f"The vector at position {zero[0]} is zero, which has no direction. "
+            f"The vector at position {zero[0]} is {what}, which has no direction. "
             "Use metric='l2' or metric='dot'."
         )
     return vectors
+
+
+def position_ids(lm: LM, prompt: Prompt | Float[Tensor, "length hidden"]) -> tuple[int, ...]:
+    """A token to name each position by: the prompt's own, or the nearest by cosine."""
+    if isinstance(prompt, Prompt) and prompt.token_ids is not None:
+        return prompt.token_ids
+    vectors = prompt.vectors if isinstance(prompt, Prompt) else prompt
+    metric = "cosine" if bool((vectors != 0).any(dim=1).all()) else "l2"
+    return nearest_tokens(lm, vectors, k=1, metric=metric).token_ids
 
 
 def _excluded(lm: LM, exclude: str | Iterable[int | str] | None) -> frozenset[int]:
@@ -188,69 +219,81 @@ def _excluded(lm: LM, exclude: str | Iterable[int | str] | None) -> frozenset[in
         raise SoftlensError(
             f"Got exclude={exclude!r}, wanted 'special', None, or a list of tokens."
         )
-    ids = set()
-    for item in exclude:
+    return frozenset(_single_tokens(lm, exclude, "exclude"))
+
+
+def _single_tokens(lm: LM, items: Iterable[int | str], name: str) -> list[int]:
+    """Ids of tokens given as ids or texts."""
+    if isinstance(items, str):
+        raise SoftlensError(f"Got {name}={items!r}, wanted a list of tokens: {name}=[{items!r}].")
+    ids = []
+    for item in items:
         pieces = lm.encode(item) if isinstance(item, str) else [int(item)]
         if len(pieces) != 1 or not 0 <= pieces[0] < lm.vocab_size:
             raise SoftlensError(
-                f"exclude has {item!r}, which is {[lm.token(i) for i in pieces]} for {lm.name!r}. "
+                f"{name} has {item!r}, which is {[lm.token(i) for i in pieces]} for {lm.name!r}. "
                 f"Wanted single tokens, or ids from 0 to {lm.vocab_size - 1}."
                 if isinstance(item, str)
-                else f"exclude has the id {item}, wanted 0 to {lm.vocab_size - 1}."
+                else f"{name} has the id {item}, wanted 0 to {lm.vocab_size - 1}."
             )
-        ids.add(pieces[0])
-    return frozenset(ids)
+        ids.append(pieces[0])
+    return ids
 
 
-def _nearest(
-    lm: LM, vectors: Float[Tensor, "length hidden"], metric: str, left_out: list[int], k: int
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Ids and scores of the `k` nearest tokens of each vector, nearest first."""
-    nearness, slack = nearness_of(lm, vectors, metric)
-    nearness[:, left_out] = -torch.inf
-    # At least the k nearest, and whatever rounding may have put behind them.
-    limits = nearness.topk(k, dim=1).values[:, -1] - slack
-    ids, scores = [], []
-    for row, limit, vector in zip(nearness, limits, vectors, strict=True):
-        kept = (row >= limit) & (row > -torch.inf)
-        candidates = kept.nonzero().flatten()  # by id, the lower first
-        exact = torch.cat([_exact(lm, part, vector, metric) for part in candidates.split(4096)])
-        order = torch.argsort(exact, descending=metric != "l2", stable=True)[:k]
-        ids.append(candidates.cpu()[order].tolist())
-        scores.append(exact[order].tolist())
-    return ids, scores
+def _tracked(
+    lm: LM, vectors: Tensor, metric: str, left_out: list[int], track: Sequence[int | str]
+) -> pd.DataFrame:
+    """The rank of each token of `track` at each position, among the tokens that are offered."""
+    wanted = _single_tokens(lm, track, "track")
+    if outside := [i for i in wanted if i in left_out]:
+        raise SoftlensError(
+            f"track has {lm.token(outside[0])!r}, which is left out of the ranking. "
+            "Change exclude=."
+        )
+    rows = []
+    every = torch.arange(lm.vocab_size, device=lm.device)
+    for position, vector in enumerate(vectors if wanted else []):
+        scores = torch.cat([exact_scores(lm, part, vector, metric) for part in every.split(4096)])
+        far = scores if metric == "l2" else -scores
+        far[left_out] = torch.inf
+        for index in wanted:
+            nearer = (far < far[index]) | ((far == far[index]) & (every.cpu() < index))
+            rows.append((position, index, lm.token(index), int(nearer.sum()) + 1,
+                         float(scores[index])))  # fmt: skip
+    return pd.DataFrame(rows, columns=["position", "token_id", "token", "rank", "score"])
 
 
-def nearness_of(
-    lm: LM, vectors: Float[Tensor, "length hidden"], metric: str
-) -> tuple[Float[Tensor, "length vocab"], Float[Tensor, " length"]]:
-    """What orders the tokens, high is near, in float32; and how far rounding may move two of them.
-
-    For "l2" that is 2 e . v - |e|^2, which falls as |e - v|^2 grows.
-    """
-    sizes = vectors.norm(dim=1)
-    if metric == "cosine":
-        # Divided by its largest entry first: squares of tiny or huge ones leave float32.
-        directions = vectors / vectors.abs().amax(dim=1, keepdim=True)
-        nearness = torch.nn.functional.normalize(directions, dim=1) @ lm.unit_embedding.T
-        scale = torch.ones_like(sizes)
-    else:
-        if "squared lengths" not in lm.memo:
-            lm.memo["squared lengths"] = lm.embedding.square().sum(dim=1)
-        squares = lm.memo["squared lengths"]
-        nearness, scale = vectors @ lm.embedding.T, sizes * squares.max().sqrt()
-        if metric == "l2":
-            nearness, scale = 2 * nearness - squares, 2 * scale + squares.max()
-    # |fl(x . y) - x . y| <= n eps |x| |y| for n products (Higham 2002, section 3.1), for each.
-    return nearness, 2 * lm.hidden_size * torch.finfo(torch.float32).eps * scale
-
-
-def _exact(lm: LM, ids: Tensor, vector: Tensor, metric: str) -> Tensor:
-    """The scores of tokens `ids` in float64, on the CPU: not every device has that type."""
-    rows, one = lm.embedding[ids].cpu().double(), vector.cpu().double()
-    if metric == "l2":
-        return (rows - one).norm(dim=1)
-    products = (rows * one).sum(dim=1)
-    if metric == "dot":
-        return products
-    return products / (rows.norm(dim=1) * one.norm()).clamp_min(torch.finfo(torch.float64).tiny)
+def _chance(
+    lm: LM,
+    vectors: Tensor,
+    metric: str,
+    left_out: list[int],
+    best: list[float],
+    count: int,
+    seed: int,
+) -> pd.DataFrame | None:
+    """How near random vectors of each position's norm come to their nearest tokens."""
+    if not count:
+        return None
+    if count < 20:
+        raise SoftlensError(
+            f"Got chance={count}, wanted at least 20 random directions: below, no p-value is under "
+            ".05. Or 0, for no comparison."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, lm.hidden_size, generator=generator).to(lm.device)
+    directions = torch.nn.functional.normalize(noise, dim=1)
+    rows = []
+    for position, (vector, score) in enumerate(zip(vectors, best, strict=True)):
+        drawn = directions * vector.norm()
+        if metric != "cosine" or not position:
+            # The plain cosine sees no norm: one set of neighbours serves all positions.
+            if not vector.any() and metric not in ("l2", "dot"):
+                drawn = directions
+            found = torch.tensor(nearest(lm, drawn, metric, left_out, 1)[1]).flatten()
+        nearer = (found <= score) if metric == "l2" else (found >= score)
+        closest = found.min() if metric == "l2" else found.max()
+        p_value = (1 + int(nearer.sum())) / (1 + count)
+        rows.append((position, score, float(found.median()), float(closest), p_value))
+    columns = ["position", "score", "random_median", "random_nearest", "p_value"]
+    return pd.DataFrame(rows, columns=columns)

@@ -98,8 +98,12 @@ def token_boxes(
     unit: str,
     label: str = "tokens",
     strong: str = "high",
+    signed: bool = False,
 ) -> str:
-    """Tokens as HTML boxes, each with its value in words; colour is never alone.
+    """Tokens as HTML boxes, each with its value in words, and the scale beside them.
+
+    Colour is never alone: every value is written, signed ones with their sign, and a screen reader
+    is told all of them.
 
     Args:
         tokens: raw token texts.
@@ -107,29 +111,84 @@ def token_boxes(
         unit: what the numbers are, "cosine" or "nats".
         label: what a screen reader calls the row.
         strong: which values get the strong colour, "high" or "low". NaN gets none.
+        signed: values on both sides of zero: blue above, orange below, zero without colour.
     """
-    known = [value for value in values if not pd.isna(value)]
+    known = [float(value) for value in values if not pd.isna(value)]
     low, high = min(known, default=0.0), max(known, default=1.0)
+    if signed:
+        high = max(abs(low), abs(high))
+        low = -high
+    words = scores(values, signed)
     boxes = []
-    for token, value in zip(tokens, values, strict=True):
+    for token, value, word in zip(tokens, values, words, strict=True):
         share = 0.0 if pd.isna(value) else (value - low) / (high - low or 1)
-        strength = 0.08 + 0.42 * (share if strong == "high" else 1 - share)
-        strength = 0.0 if pd.isna(value) else strength
+        if signed:
+            colour, strength = ("86,180,233" if value >= 0 else "230,159,0"), abs(2 * share - 1)
+        else:
+            colour, strength = "86,180,233", share if strong == "high" else 1 - share
+        strength = 0.08 + 0.42 * strength
+        if pd.isna(value) or (signed and value == 0):
+            strength = 0.0
         boxes.append(
-            '<span style="display:inline-block;margin:1px;padding:2px 6px;border-radius:4px;'
-            "border:1px solid rgba(128,128,128,.5);font-family:monospace;text-align:center;"
-            f'background:rgba(86,180,233,{strength:.2f})">{show_html(token)}'
-            f'<br><small style="opacity:.75">{_score(value)}</small></span>'
+            f'<span style="{_BOX}padding:2px 6px;text-align:center;'
+            f'background:rgba({colour},{strength:.2f})">{show_html(token)}'
+            f'<br><small style="opacity:.75">{word}</small></span>'
         )
-    spoken = "; ".join(f"{show(t)} {_score(v)}" for t, v in zip(tokens, values, strict=True))
+    spoken = "; ".join(f"{show(token)} {word}" for token, word in zip(tokens, words, strict=True))
     return (
         f'<div role="img" aria-label="{html.escape(f"{label}: {spoken}")}">'
-        f"{''.join(boxes)} <small>{html.escape(unit)}</small></div>"
+        f"{''.join(boxes)} {_scale(low, high, strong, signed)}<small>{html.escape(unit)}</small>"
+        "</div>"
     )
 
 
-def _score(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:.2f}"
+_BOX = (
+    "display:inline-block;margin:1px;border-radius:4px;border:1px solid rgba(128,128,128,.5);"
+    "font-family:monospace;"
+)
+
+
+def _scale(low: float, high: float, strong: str, signed: bool) -> str:
+    """The colours of `token_boxes` from its lowest to its highest value."""
+    blue = ["rgb(86 180 233/8%)", "rgb(86 180 233/50%)"]
+    if signed:
+        colours = ["rgb(230 159 0/50%)", "rgb(128 128 128/0%)", blue[1]]
+    else:
+        colours = blue if strong == "high" else blue[::-1]
+    first, last = scores([low, high], signed)
+    return (
+        f'<small style="opacity:.75">{first}</small> <span style="{_BOX}width:4em;height:.8em;'
+        f'background:linear-gradient(to right,{",".join(colours)})"></span> '
+        f'<small style="opacity:.75">{last}</small> '
+    )
+
+
+def scores(values: Sequence[float], signed: bool = False) -> list[str]:
+    """Numbers that stand beside each other, with as many digits as the largest needs.
+
+    NaN is a dash; signed ones carry their sign, zero none.
+    """
+    largest = max((abs(float(v)) for v in values if not pd.isna(v)), default=1.0)
+    digits = 2
+    while largest and largest < 10.0 ** (1 - digits) and digits < 8:
+        digits += 1
+    sign = "+" if signed else ""
+    words = ["–" if pd.isna(v) else f"{float(v):{sign}.{digits}f}" for v in values]
+    return [word.lstrip("+-") if not word.strip("+-0.") else word for word in words]
+
+
+def marks(values: Sequence[float], signed: bool = False, most: int = 8) -> list[str]:
+    """Bars of letters for a terminal: ``+++`` and ``--`` where signed, else blocks.
+
+    The longest has `most` letters; they are read in black and white and by screen readers.
+    """
+    largest = max((abs(float(v)) for v in values if not pd.isna(v)), default=0.0)
+    bars = []
+    for value in values:
+        share = 0.0 if pd.isna(value) or not largest else abs(float(value)) / largest
+        letter = "#" if not signed else "+" if value >= 0 else "-"
+        bars.append(letter * round(most * share))
+    return bars
 
 
 class Result:

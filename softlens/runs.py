@@ -51,7 +51,8 @@ class Run(Result):
     config: RunConfig
     history: pd.DataFrame = field(repr=False, compare=False)
     """One row a step: ``step, objective, task_loss, <each proxy>, grad_norm_task, ...,
-    tokens_changed, accuracy_dev, loss_dev, evaluations``; losses in nats."""
+    tokens_changed, token_ids, accuracy_dev, loss_dev, evaluations``; losses in nats, the ids of the
+    (nearest) tokens with a space between."""
     metrics: dict[str, float | str]
     """Test accuracies with their controls, label mass, loss, seconds, and how it ended."""
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from softlens import Prompt, SoftlensError, nearest_tokens
 from softlens.lm import LM
+from softlens.nearness import METRICS
 
 
 def brute_force(lm: LM, vectors: torch.Tensor, k: int, metric: str) -> tuple[list, np.ndarray]:
@@ -200,3 +202,100 @@ def test_the_picture_shows_tokens_scores_and_starts(any_lm: LM):
         plt.close(figure)
     assert "aria-label" in nearest._repr_html_()
     assert len(repr(nearest).splitlines()) == 5
+
+
+def in_space(lm: LM, metric: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """The vocabulary where a metric takes cosines, by another way than the library's."""
+    table = lm.embedding.double().numpy()
+    mean = table[lm.ordinary_ids].mean(axis=0)
+    turn = np.eye(len(mean))
+    if metric == "whitened_cosine":
+        # The inverse square root of the covariance: another rotation, the same cosines.
+        covariance = np.cov(table[lm.ordinary_ids].T, bias=True)
+        turn = scipy.linalg.fractional_matrix_power(covariance, -0.5).real
+    return (table - mean) @ turn, lambda v: (v - mean) @ turn
+
+
+@pytest.mark.parametrize("metric", ["centred_cosine", "whitened_cosine"])
+def test_centred_and_whitened_equal_to_numpy(any_lm: LM, metric: str):
+    vectors = any_lm.embedding[[30, 90, 200]] + 0.3 * torch.randn(
+        3, any_lm.hidden_size, generator=torch.Generator().manual_seed(4)
+    )
+    got = nearest_tokens(any_lm, vectors, k=4, metric=metric)
+    table, move = in_space(any_lm, metric)
+    moved = move(vectors.double().numpy())
+    cosines = moved @ table.T / np.linalg.norm(moved, axis=1)[:, None]
+    cosines /= np.linalg.norm(table, axis=1)
+    cosines[:, sorted(any_lm.special_ids | any_lm.unused_ids)] = -np.inf
+    order = np.argsort(-cosines, axis=1)[:, :4]
+    assert got.frame["token_id"].tolist() == order.ravel().tolist()
+    np.testing.assert_allclose(
+        got.frame["score"], np.take_along_axis(cosines, order, 1).ravel(), rtol=1e-6
+    )
+    prompt = Prompt.from_text(any_lm, "the film was great")
+    assert nearest_tokens(any_lm, prompt, metric=metric).token_ids == prompt.token_ids
+
+
+def test_centring_takes_away_what_all_tokens_share(tiny: Callable[..., LM], monkeypatch):
+    lm = tiny()
+    plain = nearest_tokens(lm, lm.embedding[[70]], k=2, metric="centred_cosine").frame["score"]
+    with_embedding(lm, lm.embedding + 100, monkeypatch)
+    raw = nearest_tokens(lm, lm.embedding[[70]], k=2).frame["score"]
+    centred = nearest_tokens(lm, lm.embedding[[70]], k=2, metric="centred_cosine").frame["score"]
+    assert raw.min() > 0.999
+    np.testing.assert_allclose(centred, plain, atol=1e-4)
+    mean = lm.embedding[lm.ordinary_ids].double().mean(dim=0)
+    monkeypatch.setitem(lm.memo, "centred_cosine", (mean.float().double(), torch.eye(32).double()))
+    with pytest.raises(SoftlensError, match="position 0 is the vocabulary's mean"):
+        nearest_tokens(lm, mean.float()[None], metric="centred_cosine")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_margins_and_ranks_of_given_tokens(any_lm: LM, metric: str):
+    vectors = torch.randn(3, any_lm.hidden_size, generator=torch.Generator().manual_seed(2))
+    usual = any_lm.vocab_size - len(any_lm.special_ids | any_lm.unused_ids)
+    every = nearest_tokens(any_lm, vectors, k=usual, metric=metric).frame
+    wanted = [*any_lm.encode(" film"), 100]
+    got = nearest_tokens(any_lm, vectors, k=1, metric=metric, track=[" film", 100])
+    for row in got.tracked.to_dict("records"):
+        same = every[
+            (every["position"] == row["position"]) & (every["token_id"] == row["token_id"])
+        ]
+        assert same["rank"].item() == row["rank"]
+        assert same["score"].item() == pytest.approx(row["score"], rel=1e-9, abs=1e-12)
+    assert got.tracked["token_id"].tolist() == wanted * 3
+    table = every.pivot(index="position", columns="rank", values="score")
+    np.testing.assert_allclose(got.margins, (table[1] - table[2]).abs())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_tokens_are_nearer_than_chance_and_noise_is_not(any_lm: LM, metric: str):
+    generator = torch.Generator().manual_seed(7)
+    vectors = torch.cat([any_lm.embedding[[80]], torch.randn(1, any_lm.hidden_size,
+                         generator=generator)])  # fmt: skip
+    got = nearest_tokens(any_lm, vectors, metric=metric, chance=60, seed=1)
+    token, noise = got.chance["p_value"]
+    assert noise > 0.02
+    if metric != "dot":  # a long row is the nearest to most vectors
+        assert token == pytest.approx(1 / 61)
+    assert "than random vectors of their norm" in got.headline
+    assert "p (chance)" in got.table
+    assert nearest_tokens(any_lm, vectors, metric=metric).chance is None
+    drawn = torch.nn.functional.normalize(
+        torch.randn(60, any_lm.hidden_size, generator=torch.Generator().manual_seed(1)), dim=1
+    )
+    best = nearest_tokens(any_lm, drawn * vectors[1].norm(), k=1, metric=metric).frame["score"]
+    assert got.chance["random_median"][1] == pytest.approx(best.sort_values().iloc[29], rel=1e-4)
+
+
+def test_bad_tokens_and_too_few_draws(tiny: Callable[..., LM]):
+    lm = tiny()
+    vectors = torch.ones(1, 32)
+    with pytest.raises(SoftlensError, match="Got chance=5, wanted at least 20"):
+        nearest_tokens(lm, vectors, chance=5)
+    with pytest.raises(SoftlensError, match="track has 'a film', which is"):
+        nearest_tokens(lm, vectors, track=["a film"])
+    with pytest.raises(SoftlensError, match=r"wanted a list of tokens: track=\['film'\]"):
+        nearest_tokens(lm, vectors, track="film")
+    with pytest.raises(SoftlensError, match="left out of the ranking"):
+        nearest_tokens(lm, vectors, track=[lm.bos_id])

@@ -10,14 +10,16 @@ from softlens.lm.answers import (
     AnswerScores,
     answer_chunks,
     answer_logits,
+    answer_logits_each,
     score_answers,
     word_logits,
 )
 from softlens.lm.frozen import LM
 from softlens.lm.sampling import Drawn, draw_prompts
 from softlens.lm.sources import available, load_lm
-from softlens.lm.surprisals import default_context, token_surprisal
+from softlens.lm.surprisals import default_context, next_token_entropy, token_surprisal
 from softlens.lm.texts import EncodedTexts
+from softlens.lm.tries import sequence_chunks
 
 __all__ = [
     "LM",
@@ -26,11 +28,14 @@ __all__ = [
     "EncodedTexts",
     "answer_chunks",
     "answer_logits",
+    "answer_logits_each",
     "available",
     "default_context",
     "draw_prompts",
     "load_lm",
+    "next_token_entropy",
     "score_answers",
+    "sequence_chunks",
     "token_surprisal",
     "word_logits",
 ]

@@ -56,6 +56,24 @@ def answer_logits(
     return lm.logits(hidden.transpose(0, 1), words)
 
 
+def answer_logits_each(
+    lm: LM,
+    prompts: Float[Tensor, "texts prompts length hidden"],
+    texts: EncodedTexts,
+    words: Int[Tensor, " words"] | None = None,
+) -> Float[Tensor, "texts prompts answers"]:
+    """`answer_logits` where every text has prompts of its own, for gradients text by text."""
+    count, length = prompts.shape[1:3]
+    fast = lm.path != "plain" and length + texts.longest <= lm.fast_length
+    if not fast or not texts.text_first or not length:
+        rows = [answer_logits(lm, p, texts.subset([t]), words) for t, p in enumerate(prompts)]
+        return torch.cat(rows, dim=1).transpose(0, 1)
+    tail = lm.embed(texts.afters[0]).expand(len(texts), count, -1, -1)
+    longer = torch.cat([prompts.to(lm.device), tail], dim=2)
+    states = transformer.after_texts(lm.model, texts.prefix(), longer)
+    return lm.logits(states[:, :, -1], words)
+
+
 @dataclass(frozen=True)
 class AnswerScores:
     """Scores of P prompts on T texts over A answer words.

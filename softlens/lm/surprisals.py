@@ -101,6 +101,49 @@ def context_texts(lm: LM, context: Context) -> EncodedTexts:
     return EncodedTexts((row,), ((),), (context,), lm.cache, lm.cache.divide([row]))
 
 
+@torch.no_grad()
+def next_token_entropy(
+    lm: LM, vectors: Float[Tensor, "prompts length hidden"], context: Context | None = None
+) -> Float[Tensor, "prompts contexts length"]:
+    """Entropy of the LM's prediction after each prompt position, in nats.
+
+    Args:
+        lm: the LM.
+        vectors: P prompts, fed as they are.
+        context: what stands before, as in `token_surprisal`.
+
+    Returns:
+        -sum_t p(t | context, vectors up to here) log p(t | ...), at most log(vocabulary).
+    """
+    texts = context_texts(lm, default_context(lm) if context is None else context)
+    fed, sizes = as_vectors(lm, vectors, texts)
+    if not fed.shape[1]:
+        raise SoftlensError("An empty prompt has no position after which to predict.")
+    together = max(1, FOLD_TOKENS // fed.shape[1])
+    found = torch.empty(len(fed), len(texts), fed.shape[1], device=lm.device)
+    for start in range(0, len(fed), together):
+        pick = slice(start, start + together)
+        budget = min(CHUNK_TOKENS, max(1, (1 << 27) // (4 * lm.vocab_size)))
+        for chosen in texts.chunks(fed[pick].shape[0] * fed.shape[1], budget):
+            states = _states(lm, texts.subset(chosen), fed[pick], sizes[pick])
+            log_probs = lm.logits(states).log_softmax(dim=-1)
+            nats = -(log_probs.exp() * log_probs).sum(dim=-1)
+            found[pick, torch.tensor(chosen, device=lm.device)] = nats.transpose(0, 1)
+    return found
+
+
+def _states(
+    lm: LM, texts: EncodedTexts, fed: Tensor, sizes: Tensor
+) -> Float[Tensor, "contexts prompts length hidden"]:
+    """Final hidden states at each prompt position."""
+    if lm.path == "plain" or fed.shape[1] + texts.longest > lm.fast_length:
+        # One vector more, so that what predicts the token behind the prompt is there, too.
+        longer = torch.cat([fed, torch.zeros_like(fed[:, :1])], dim=1)
+        afters = [()] * len(texts)
+        return transformer.plain(lm.model, texts.befores, longer, sizes + 1, afters)[0][:, :, 1:]
+    return transformer.after_texts(lm.model, texts.prefix(), fed)
+
+
 def _nats(
     lm: LM,
     texts: EncodedTexts,

@@ -4,7 +4,8 @@ Two layouts of the same computation, and the plain forward they are checked agai
 
 * **text first**: the texts' keys and values are computed once (`prefill`); only prompt positions
   are forwarded (`after_texts`), all prompts of a text side by side on the query axis under a
-  block-diagonal mask, so that the cache is never copied.
+  block-diagonal mask, so that the cache is never copied. Prompts that begin alike share what they
+  share under the mask of a tree (`after_nodes`, `softlens.lm.tries`).
 * **prompt first**: one row holds ``[before | prompt | text 1 | text 2 | ...]`` (`packed`); each
   text sees the prompt and itself, and nothing is padded.
 * **plain** (`plain`): one right-padded row for each prompt and text, as any script would do it.
@@ -13,16 +14,19 @@ Masks are additive floats: a boolean one is silently misread by eager attention.
 """
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import eager_mask
+
+from softlens.errors import SoftlensError
 
 GROUPED = "softlens_grouped"
 
@@ -139,35 +143,111 @@ def prefill(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Prefix:
 
 
 def after_texts(
-    model: PreTrainedModel, prefix: Prefix, prompts: Float[Tensor, "prompts length hidden"]
+    model: PreTrainedModel, prefix: Prefix, prompts: Float[Tensor, "*texts prompts length hidden"]
 ) -> Float[Tensor, "batch prompts length hidden"]:
     """Final hidden states of every prompt after every text of `prefix`; gradients reach `prompts`.
 
+    With a leading dimension, each text has prompts of its own.
+
     Padding at a prompt's end is harmless: nothing before it sees it.
     """
-    count, length, hidden = prompts.shape
+    count, length, hidden = prompts.shape[-3:]
+    own = torch.ones(length, length, dtype=torch.bool, device=model.device).tril()
+    steps = torch.arange(length, device=model.device).repeat(count)
+    visible = torch.block_diag(*[own] * count)
+    nodes = prompts.reshape(*prompts.shape[:-3], count * length, hidden)
+    states = after_nodes(model, prefix, nodes, visible, steps)
+    return states.view(-1, count, length, hidden)
+
+
+def after_nodes(
+    model: PreTrainedModel,
+    prefix: Prefix,
+    nodes: Float[Tensor, "*batch nodes hidden"],
+    visible: Bool[Tensor, "nodes nodes"],
+    steps: Int[Tensor, " nodes"],
+) -> Float[Tensor, "texts nodes hidden"]:
+    """Final hidden states of vectors that stand after every text and see what `visible` says.
+
+    Args:
+        model: the LM.
+        prefix: the texts.
+        nodes: the vectors, the same for every text or each text's own; gradients reach them.
+        visible: which nodes (columns) each node (row) sees, itself among them.
+        steps: how many places behind the text each node stands; 0 is the first.
+    """
     batch, padded = len(prefix.lengths), prefix.keys_values.shape[4]
-    device = model.device
-    text_visible = torch.arange(padded, device=device)[None, :] < prefix.lengths[:, None]
-    own = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    own_visible = torch.block_diag(*[own] * count)
-    visible = torch.cat(
+    text_visible = torch.arange(padded, device=model.device)[None, :] < prefix.lengths[:, None]
+    seen = torch.cat(
         [
-            text_visible[:, None, None, :].expand(batch, 1, count * length, padded),
-            own_visible[None, None].expand(batch, 1, -1, -1),
+            text_visible[:, None, None, :].expand(batch, 1, len(steps), padded),
+            visible[None, None].expand(batch, 1, -1, -1),
         ],
         dim=3,
     )
-    steps = torch.arange(length, device=device).repeat(count)
     layers: list[Any] = [_FrozenLayer(kv[0], kv[1]) for kv in prefix.keys_values]
-    states = _hidden(
+    return _hidden(
         model,
-        inputs_embeds=prompts.to(model.dtype).reshape(1, -1, hidden).expand(batch, -1, -1),
-        attention_mask=additive(visible, model.dtype),
+        inputs_embeds=nodes.to(model.dtype).expand(batch, -1, -1),
+        attention_mask=additive(seen, model.dtype),
         position_ids=prefix.lengths[:, None] + steps[None, :],
         **{cache_name(model): Cache(layers=layers)},
     )
-    return states.view(batch, count, length, hidden)
+
+
+@torch.no_grad()
+def attention_weights(
+    model: PreTrainedModel, rows: Sequence[Float[Tensor, "_ hidden"]]
+) -> Iterator[Float[Tensor, "layers heads queries keys"]]:
+    """Attention of each row of vectors, forwarded alone; only eager attention hands it out."""
+    usual = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        for row in rows:
+            output = model.base_model(
+                inputs_embeds=row.to(model.dtype)[None],
+                attention_mask=torch.ones(1, len(row), dtype=torch.long, device=model.device),
+                output_attentions=True,
+                use_cache=False,
+            )
+            yield torch.stack([weights[0].float() for weights in output.attentions])
+    finally:
+        model.set_attn_implementation(usual)
+
+
+@torch.no_grad()
+def normed_layers(
+    model: PreTrainedModel, row: Float[Tensor, "length hidden"]
+) -> Float[Tensor, "layers length hidden"]:
+    """Hidden states of one row after the embedding and each layer, put through the last norm.
+
+    The last norm is the module named as one whose output is the LM's last hidden state.
+    """
+    calls: list[tuple[torch.nn.Module, Tensor]] = []
+    hooks = [
+        module.register_forward_hook(lambda m, _, output: calls.append((m, output)))
+        for name, module in model.base_model.named_modules()
+        if re.search(r"norm|ln_f", name.split(".")[-1])
+    ]
+    try:
+        output = model.base_model(
+            inputs_embeds=row.to(model.dtype)[None],
+            attention_mask=torch.ones(1, len(row), dtype=torch.long, device=model.device),
+            output_hidden_states=True,
+            use_cache=False,
+        )
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last = output.last_hidden_state
+    if not calls or not torch.equal(calls[-1][1], last):
+        raise SoftlensError(
+            f"A {model.config.model_type!r} model has no last norm that softlens can find, so that "
+            "its inner layers cannot be read through its head."
+        )
+    norm = calls[-1][0]
+    inner = [norm(state)[0] for state in output.hidden_states[:-1]]
+    return torch.stack([*inner, last[0]])
 
 
 def pack(lengths: Sequence[int], row_tokens: int = 96) -> list[list[int]]:

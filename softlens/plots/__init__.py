@@ -1,28 +1,47 @@
 """Pictures of results: functions that draw tables, and need no LM."""
 
+from softlens.plots.attribution import plot_attribution
+from softlens.plots.cells import heat_map
+from softlens.plots.comparison import plot_comparison
 from softlens.plots.controls import plot_controls
 from softlens.plots.front import plot_front
 from softlens.plots.history import plot_history
-from softlens.plots.nearest import plot_nearest
+from softlens.plots.nearest import (
+    plot_lens,
+    plot_nearest,
+    plot_nearest_by_metric,
+    plot_path,
+)
 from softlens.plots.reading import plot_reading
 from softlens.plots.style import COLOURS, MARKERS, METHODS, look, save, show_plot, style
+from softlens.plots.surprisal import plot_surprisal
 from softlens.plots.tested import plot_curve, plot_faithfulness, plot_loss, plot_surprisals
+from softlens.plots.tokens import plot_bars, plot_tokens
 from softlens.plots.weights import plot_weights
 
 __all__ = [
     "COLOURS",
     "MARKERS",
     "METHODS",
+    "heat_map",
     "look",
+    "plot_attribution",
+    "plot_bars",
+    "plot_comparison",
     "plot_controls",
     "plot_curve",
     "plot_faithfulness",
     "plot_front",
     "plot_history",
+    "plot_lens",
     "plot_loss",
     "plot_nearest",
+    "plot_nearest_by_metric",
+    "plot_path",
     "plot_reading",
+    "plot_surprisal",
     "plot_surprisals",
+    "plot_tokens",
     "plot_weights",
     "save",
     "show_plot",

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import torch
@@ -32,7 +33,7 @@ class Outcome:
     steps: int = 0
     evaluations: int = 0
     seconds: float = 0.0
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
     def keep(self, other: "Outcome") -> None:
         """Take over another proposal and what it is worth; how the loop went stays."""
@@ -66,7 +67,7 @@ def run_loop(
     bar = tqdm(range(1, steps + 1), desc=problem.task.name, disable=not progress, leave=False)
     try:
         for step in bar:
-            row = tuner.step()
+            row: dict[str, Any] = dict(tuner.step())
             if not math.isfinite(row["objective"]) or not torch.isfinite(tuner.vectors).all():
                 best.ended = "stopped: the loss was not a number"
                 log.warning(
@@ -82,9 +83,9 @@ def run_loop(
                 looked = look(tuner, problem, objective)
             dev = (looked.accuracy_dev, looked.loss_dev) if looked else (math.nan, math.nan)
             spent = objective.evaluations - before
-            best.rows.append(
-                row | {"accuracy_dev": dev[0], "loss_dev": dev[1], "evaluations": spent}
-            )
+            ids = " ".join(map(str, tuner.token_ids))
+            row |= {"token_ids": ids, "accuracy_dev": dev[0], "loss_dev": dev[1]}
+            best.rows.append(row | {"evaluations": spent})
             best.steps = step
             if looked is not None:
                 bar.set_postfix(objective=f"{row['objective']:.3f}", dev=f"{dev[0]:.3f}")

@@ -23,8 +23,8 @@ from pydantic import Field
 from torch import Tensor
 from transformers.optimization import Adafactor
 
-from softlens.decode import nearness_of
 from softlens.lm import LM
+from softlens.nearness import nearness_of
 from softlens.objectives import Objective
 from softlens.proposals import Proposals
 from softlens.tuners.base import HardTuner, Problem, TunerOptions

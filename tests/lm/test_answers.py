@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from softlens.errors import SoftlensError
-from softlens.lm import LM, answer_logits, score_answers
+from softlens.lm import LM, answer_logits, answer_logits_each, score_answers
 from tests.conftest import tiny_model
 
 TEXTS = ["the film was good", "a bad story and a dull plot it was", "bright"]
@@ -150,3 +150,19 @@ def test_texts_that_are_empty_or_too_long_are_named(tiny: Callable[..., LM]):
         assert "dull" in lm.decode([*cut.befores[0], *cut.afters[0]])
     with pytest.raises(SoftlensError, match="Got no texts"):
         lm.encode_texts("{text} {prompt}", [])
+
+
+@pytest.mark.parametrize("template", ["{text} {prompt}", "{text} {prompt} so", "{prompt} {text}"])
+@pytest.mark.parametrize("path", ["fast", "plain"])
+def test_each_text_with_prompts_of_its_own(any_lm: LM, template: str, path: str, monkeypatch):
+    monkeypatch.setattr(any_lm, "path", path)
+    texts = any_lm.encode_texts(template, ["the film was good", "dull"], reserve=4)
+    prompts = torch.randn(2, 3, 4, any_lm.hidden_size, generator=torch.Generator().manual_seed(5))
+    prompts.requires_grad_()
+    got = answer_logits_each(any_lm, prompts, texts)
+    for t in range(2):
+        wanted = answer_logits(any_lm, prompts[t], texts.subset([t]))[:, 0]
+        torch.testing.assert_close(got[t], wanted, rtol=1e-4, atol=1e-4)
+    (slope,) = torch.autograd.grad(got[0].sum(), prompts)
+    assert slope[0].abs().sum() > 0
+    assert slope[1].abs().sum() == 0

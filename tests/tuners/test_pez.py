@@ -200,7 +200,8 @@ def test_they_learn_and_say_what_they_did(
     own = {"fluentprompt": ["beta"]}.get(method, [])
     assert list(history.columns) == [
         "step", "objective", "task_loss", "perplexity", "grad_norm_task", "grad_norm_perplexity",
-        *own, "prompts_visited", "tokens_changed", "accuracy_dev", "loss_dev", "evaluations",
+        *own, "prompts_visited", "tokens_changed", "token_ids", "accuracy_dev", "loss_dev",
+        "evaluations",
     ]  # fmt: skip
     assert (history["grad_norm_task"] > 0).all()
     assert (history["grad_norm_perplexity"] > 0).all()

@@ -461,7 +461,7 @@ def test_the_history_says_what_happened(tiny: Callable[..., LM], toy_task: Task)
     assert list(history.columns) == [
         "step", "objective", "task_loss", "perplexity", "prior_kl", "reward", "spread_task",
         "spread_perplexity", "spread_prior_kl", "grad_norm_task", "entropy", "distinct",
-        "requested", "tokens_changed", "accuracy_dev", "loss_dev", "evaluations",
+        "requested", "tokens_changed", "token_ids", "accuracy_dev", "loss_dev", "evaluations",
     ]  # fmt: skip
     np.testing.assert_allclose(
         history["objective"], history["task_loss"] + 0.1 * history["perplexity"], rtol=1e-5

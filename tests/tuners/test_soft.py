@@ -54,7 +54,7 @@ def test_it_learns_and_says_what_it_did(any_lm: LM, toy_task: Task):
     history = run.history
     assert list(history.columns) == [
         "step", "objective", "task_loss", "grad_norm_task",
-        "tokens_changed", "accuracy_dev", "loss_dev", "evaluations",
+        "tokens_changed", "token_ids", "accuracy_dev", "loss_dev", "evaluations",
     ]  # fmt: skip
     assert (history["grad_norm_task"] > 0).all()
     assert history["tokens_changed"].between(0, 4).all()

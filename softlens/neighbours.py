@@ -1,0 +1,192 @@
+"""Nearest tokens, metric by metric and step by step: does the reading hold still?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from softlens.decode import nearest_tokens
+from softlens.display import Result, piece, scores, show, show_text, token_boxes
+from softlens.errors import SoftlensError
+from softlens.lm import LM
+from softlens.nearness import METRICS
+from softlens.prompts import Prompt
+from softlens.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, repr=False)
+class NearestByMetric(Result):
+    """The token nearest to each position of a prompt, by several metrics."""
+
+    texts: dict[str, str]
+    """What the prompt reads as by each metric."""
+    frame: pd.DataFrame = field(repr=False, compare=False)
+    """A row a metric and position: ``metric, position, token_id, token, score, margin, agree``:
+    the gap to the second nearest in the metric's unit, and how many metrics name this token."""
+    pieces: tuple[str, ...] = field(repr=False, compare=False)
+    """The token of each row as `softlens.display.piece` gives it, for views."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of positions where all metrics name the same token."""
+        metrics = self.frame["metric"].nunique()
+        return float((self.frame.groupby("position")["agree"].max() == metrics).mean())
+
+    @property
+    def headline(self) -> str:
+        """One line for a terminal."""
+        count = len(self.texts)
+        readings = len(set(self.texts.values()))
+        return (
+            f"nearest tokens by {count} metrics: {readings} reading{'s' * (readings > 1)}, the "
+            f"same token by all at {self.agreement:.0%} of the positions"
+        )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a metric, a column a position: token, score, and the gap to the second."""
+        gaps = scores(self.frame["margin"].tolist())
+        cells = [
+            f"{show(token)} {score} (+{gap})"
+            for token, score, gap in zip(
+                self.pieces, scores(self.frame["score"].tolist()), gaps, strict=True
+            )
+        ]
+        wide = self.frame.assign(cell=cells).pivot(
+            index="metric", columns="position", values="cell"
+        )
+        wide = wide.reindex(list(self.texts))
+        wide.columns = [f"position {position}" for position in wide.columns]
+        return wide.reset_index()
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Metric x position, each cell a token, coloured by how many metrics name it."""
+        from softlens.plots import plot_nearest_by_metric
+
+        return plot_nearest_by_metric(self, ax)
+
+
+def nearest_by_metric(
+    lm: LM,
+    prompt: Prompt | Float[Tensor, "length hidden"],
+    metrics: Sequence[str] = METRICS,
+    exclude: str | Sequence[int | str] | None = "special",
+) -> NearestByMetric:
+    """The token nearest to each vector of `prompt` by several metrics, side by side.
+
+    Args:
+        lm: the LM whose embedding is searched.
+        prompt: a prompt of this LM, or vectors of shape (length, hidden).
+        metrics: names in `softlens.nearness.METRICS`; all of them unless given.
+        exclude: as in `softlens.nearest_tokens`.
+
+    Raises:
+        SoftlensError: as `nearest_tokens` does; fewer than two metrics.
+    """
+    if len(set(metrics)) < 2:
+        raise SoftlensError(
+            f"Got metrics={tuple(metrics)}, wanted at least two of {METRICS} to put side by side. "
+            "One alone is nearest_tokens(lm, prompt, metric=...)."
+        )
+    found = {metric: nearest_tokens(lm, prompt, 1, metric, exclude) for metric in metrics}
+    parts = [
+        one.frame[["position", "token_id", "token", "score"]].assign(
+            metric=metric, margin=one.margins
+        )
+        for metric, one in found.items()
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    frame["agree"] = frame.groupby(["position", "token_id"])["metric"].transform("count")
+    return NearestByMetric(
+        texts={metric: one.text for metric, one in found.items()},
+        frame=frame[["metric", "position", "token_id", "token", "score", "margin", "agree"]],
+        pieces=tuple(p for one in found.values() for p in one.pieces),
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class NearestPath(Result):
+    """The tokens that a training went through, position by position."""
+
+    method: str
+    """The tuner."""
+    steps: int
+    """Steps of the training."""
+    text: str
+    """What the tokens read at the last step."""
+    frame: pd.DataFrame = field(repr=False, compare=False)
+    """A row for each stay of a position at a token: ``position, first_step, last_step, token_id,
+    token``; of a soft prompt, the token nearest by cosine."""
+    pieces: tuple[str, ...] = field(repr=False, compare=False)
+    """The token of each row as `softlens.display.piece` gives it, for views."""
+
+    @property
+    def changes(self) -> np.ndarray:
+        """How often each position changed its token."""
+        return self.frame.groupby("position").size().to_numpy() - 1
+
+    @property
+    def headline(self) -> str:
+        """One line for a terminal."""
+        return (
+            f"tokens over {self.steps} steps of {self.method!r}: {int(self.changes.sum())} "
+            f"changes, {int((self.changes == 0).sum())} of {len(self.changes)} positions never "
+            f"changed; at the end {show_text(self.text)}"
+        )
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Step x position: a bar for each stay at a token, with the token in it."""
+        from softlens.plots import plot_path
+
+        return plot_path(self, ax)
+
+    def _repr_html_(self) -> str:
+        last = self.frame["last_step"] == self.steps
+        stays = [p for p, at_end in zip(self.pieces, last, strict=True) if at_end]
+        boxes = token_boxes(stays, self.changes.tolist(), "changes", "changes of each position")
+        return boxes + super()._repr_html_()
+
+
+def nearest_path(lm: LM, run: Run) -> NearestPath:
+    """The (nearest) tokens of a run's proposals over its steps, from its history.
+
+    Args:
+        lm: the LM of the run, for the texts of its tokens.
+        run: what `softlens.tune` returned.
+
+    Raises:
+        SoftlensError: a run of another LM, or one whose history has no tokens.
+    """
+    run.prompt.check(lm)
+    history = run.history
+    if "token_ids" not in history or history.empty:
+        raise SoftlensError(
+            "The history of this run has no column 'token_ids': it has no steps, or was saved by "
+            "an earlier version. Tune it again from its config."
+        )
+    rows = np.array([[int(i) for i in ids.split()] for ids in history["token_ids"]])
+    steps = history["step"].to_numpy()
+    stays = []
+    for position, tokens in enumerate(rows.T):
+        starts = np.flatnonzero(np.concatenate([[True], tokens[1:] != tokens[:-1]]))
+        for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
+            index = int(tokens[start])
+            stays.append(
+                (position, int(steps[start]), int(steps[stop - 1]), index, lm.token(index))
+            )
+    columns = ["position", "first_step", "last_step", "token_id", "token"]
+    frame = pd.DataFrame(stays, columns=columns)
+    return NearestPath(
+        method=run.config.method,
+        steps=int(steps[-1]),
+        text=lm.decode(rows[-1].tolist()),
+        frame=frame,
+        pieces=tuple(piece(lm, index) for index in frame["token_id"]),
+    )

@@ -1,0 +1,128 @@
+"""The whole vocabulary of every bundled LM, shown safely in every view."""
+
+import html
+import re
+from collections.abc import Callable, Iterator
+
+import matplotlib.pyplot as plt
+import pytest
+
+from softlens import (
+    Prompt,
+    attribute,
+    load_lm,
+    load_task,
+    logit_lens,
+    nearest_by_metric,
+    nearest_tokens,
+    plots,
+    surprisal,
+)
+from softlens.display import Result, marks, piece, show, token_boxes
+from softlens.lm import LM
+from softlens.lm.sources import BUNDLED
+from softlens.tasks import Task
+
+TAGS = {"div", "span", "br", "small", "table", "thead", "tbody", "tr", "th", "td"}
+# What tokenizers are known to hold, and what a hostile one might.
+NASTY = [
+    "<script>alert(1)</script>", "\u202eevil", "\u200b", "\u200d", "\x1b[31m", "\x00", "\r\n",
+    "$x^2$", "&lt;", "\u05e9\u05dc\u05d5\u05dd", "\U0001f600", "\ud83d", "\udce2\udc80", "e\u0301",
+    "'\" onmouseover=alert(1)", "\ufffd", "\\", " ", "",
+]  # fmt: skip
+
+
+def parts(ids: list[int], size: int = 80) -> Iterator[list[int]]:
+    return (ids[i : i + size] for i in range(0, len(ids), size))
+
+
+def check_shown(result: Result) -> None:
+    """No markup but ours, nothing unprintable, a row on one line."""
+    made = result._repr_html_()
+    assert set(re.findall(r"</?([a-zA-Z]+)", made)) <= TAGS
+    assert not re.search(r"<[^>]*\son\w+\s*=", made)
+    plain = html.unescape(re.sub(r"<[^>]*>", "", made))
+    for text in (plain, repr(result)):
+        isolated = re.sub("[\u2066\u2067\u2068\u2069\n]", "", text)
+        assert isolated.isprintable()
+
+
+def check_drawn(axes) -> None:
+    axes.figure.canvas.draw()
+    plt.close(axes.figure)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_token_of_the_bundled_lms_in_every_view(name: str):
+    lm, task = load_lm(name), load_task("sentiment")
+    for ids in parts(list(range(lm.vocab_size))):
+        prompt = Prompt.from_ids(lm, ids)
+        near = nearest_tokens(lm, prompt, k=1, exclude=None)
+        for view in (near, surprisal(lm, prompt, people=[]), logit_lens(lm, prompt, k=1)):
+            check_shown(view)
+        check_drawn(plots.plot_tokens(near.pieces, near.frame["score"].tolist(), "cosine"))
+    few = Prompt.from_ids(lm, list(range(6)))
+    for view in (
+        attribute(lm, task, few, "leave_one_out", texts=1),
+        surprisal(lm, few, task),
+        nearest_by_metric(lm, few),
+        nearest_tokens(lm, few),
+        logit_lens(lm, few, task),
+    ):
+        check_shown(view)
+        check_drawn(view.plot())
+
+
+def test_every_token_of_a_byte_level_vocabulary(tiny: Callable[..., LM], toy_task: Task):
+    lm = tiny()
+    for ids in parts(list(range(lm.vocab_size)), 40):
+        prompt = Prompt.from_ids(lm, ids)
+        for view in (
+            surprisal(lm, prompt, toy_task),
+            attribute(lm, toy_task, prompt, "leave_one_out", texts=1),
+            logit_lens(lm, prompt, toy_task),
+        ):
+            check_shown(view)
+        check_drawn(view.plot())
+
+
+def test_hostile_tokens_in_boxes_and_pictures():
+    values = [float(i - 3) for i in range(len(NASTY))]
+    for signed in (False, True):
+        boxes = token_boxes(NASTY, values, "nats", signed=signed)
+        assert set(re.findall(r"</?([a-zA-Z]+)", boxes)) <= TAGS
+        assert not re.search(r"<[^>]*\sonmouseover", boxes)
+        check_drawn(plots.plot_tokens(NASTY, values, "nats", signed=signed))
+        check_drawn(plots.plot_bars(NASTY, values, "nats", signed=signed))
+    words = [[plots.show_plot(token) for token in NASTY]]
+    check_drawn(plots.heat_map([values], words, ["row"], words[0], "nats"))
+
+
+def test_signs_are_read_without_colour():
+    values = [0.5, -0.25, 0.0, float("nan")]
+    assert marks(values, signed=True) == ["++++++++", "----", "", ""]
+    assert marks([2.0, 1.0, float("nan")]) == ["########", "####", ""]
+    assert marks([0.0, 0.0]) == ["", ""]
+    boxes = token_boxes(["a", "b", "c", "d"], values, "nats", signed=True)
+    assert 'aria-label="tokens: a +0.50; b -0.25; c 0.00; d –"' in boxes
+    assert re.findall(r"rgba\((\d+,\d+,\d+),(\d\.\d\d)\)", boxes) == [
+        ("86,180,233", "0.50"), ("230,159,0", "0.29"), ("86,180,233", "0.00"), ("230,159,0", "0.00")
+    ]  # fmt: skip
+    # The scale stands beside them, the same to both sides.
+    assert "-0.50</small>" in boxes
+    assert "+0.50</small>" in boxes
+    axes = plots.plot_bars(["a", "b"], [1.0, -1.0], "nats", signed=True)
+    assert [bar.get_hatch() for bar in axes.patches] == [None, "///"]
+    plt.close(axes.figure)
+
+
+@pytest.mark.real
+def test_every_token_of_the_real_lm(smollm2: LM):
+    lm = smollm2
+    pieces = [piece(lm, i) for i in range(lm.vocab_size)]
+    assert all(show(token).strip("\u2068\u2069").isprintable() for token in pieces)
+    assert all(plots.show_plot(token).isprintable() for token in pieces)
+    for some in parts(list(range(lm.vocab_size)), 4096):
+        boxes = token_boxes([pieces[i] for i in some], [0.5] * len(some), "nats")
+        assert set(re.findall(r"</?([a-zA-Z]+)", boxes)) <= TAGS
+    check_drawn(plots.plot_tokens(pieces[::997], [0.5] * len(pieces[::997]), "nats"))
