@@ -23,7 +23,7 @@ from softlens.organism.build import BUNDLED
 from softlens.organism.front import COLUMNS, undominated
 
 NAMES = BUNDLED
-SIZES = gates.Sizes(texts=128, enumerated=8, sampled=1000, stride=25)
+SIZES = gates.Sizes(texts=512, enumerated=8, sampled=1000, stride=25)
 
 
 @pytest.fixture(scope="module")
