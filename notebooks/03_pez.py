@@ -35,6 +35,13 @@ lm = sl.load_lm()
 task = sl.load_task("sentiment")
 
 # %% [markdown]
+# What every accuracy below has to be held against: no prompt, random ones, and the best prompt that a
+# person would write.
+
+# %%
+sl.controls(lm, task, length=5)
+
+# %% [markdown]
 # ## Without a term for interpretability
 #
 # One run, and its history. *Tokens changed* counts from the random start.

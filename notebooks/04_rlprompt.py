@@ -35,6 +35,13 @@ lm = sl.load_lm()
 task = sl.load_task("sentiment")
 
 # %% [markdown]
+# What every accuracy below has to be held against: no prompt, random ones, and the best prompt that a
+# person would write.
+
+# %%
+sl.controls(lm, task, length=5)
+
+# %% [markdown]
 # ## Two beginnings
 #
 # The published policy begins at random. It may also begin *as the LM*: the adaptor then starts out

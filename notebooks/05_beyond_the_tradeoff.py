@@ -56,7 +56,10 @@ for name, task in tasks.items():
     for method in ("sample", "race", "tandem"):
         evaluations = 60_000 if name == "witness-rare" else 30_000
         run = sl.tune(lm, task, method=method, evaluations=evaluations, seed=0, progress=False)
-        keys = ("accuracy", "nats_per_token", "label_mass", "evaluations", "seconds")
+        keys = (
+            "accuracy", "empty_accuracy", "random_accuracy", "readable_accuracy", "label_mass",
+            "nats_per_token", "evaluations", "seconds",
+        )  # fmt: skip
         rows.append(
             {
                 "task": name,
@@ -64,7 +67,6 @@ for name, task in tasks.items():
                 "text": run.text,
                 "asks_for": sl.organism.asks_for(run.text),
                 **{key: run.metrics[key] for key in keys},
-                "readable_accuracy": run.metrics["readable_accuracy"],
             }
         )
 found = pd.DataFrame(rows)

@@ -10,7 +10,6 @@ place of a continuation. `closed` sets it against the empty prompt: 1 is the sam
 of no prompt at all, below 0 worse than none.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,8 +98,3 @@ class Probes:
             nothing: tuple[tuple[int, ...], ...] = ((),) * len(few)
             before = EncodedTexts(few.befores, nothing, few.sources, few.cache, few.groups)
         return cls(search, choose, before)
-
-
-def round_trips(lm: LM, ids: Sequence[int], leading_space: bool = True) -> bool:
-    """Whether decoding `ids` and encoding the text gives them again."""
-    return lm.encode(lm.decode(ids), leading_space=leading_space) == [int(i) for i in ids]

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import entropy
 
 from softlens import SoftlensError, Task
-from softlens.behaviour import Probes, closed, kl, kl_from, log_answers, round_trips
+from softlens.behaviour import Probes, closed, kl, kl_from, log_answers
 from softlens.lm import LM
 from softlens.tasks import Split
 
@@ -66,11 +66,3 @@ def test_too_few_texts(tiny: Callable[..., LM], toy_task: Task):
     few = replace(toy_task, train=Split(("a", "b"), (0, 1)), dev=Split(("a",), (0,)))
     with pytest.raises(SoftlensError, match="Got 2 texts in 'toy' .* wanted at least 4"):
         Probes.of(tiny(), few, 4)
-
-
-def test_round_trips(tiny: Callable[..., LM]):
-    lm = tiny()
-    whole = lm.encode(" overall")
-    assert round_trips(lm, whole)
-    letters = [lm.encode(letter)[0] for letter in "the"]
-    assert not round_trips(lm, [lm.encode(" a")[0], *letters])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
 from softlens.attribution.game import Game, make_game
@@ -251,7 +251,6 @@ def _retention(game: Game, orders: Sequence[np.ndarray]) -> dict[str, float]:
 
 def _spearman(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> float:
     """Rank correlation; NaN where either side has no order at all."""
-    ranks = np.stack([rankdata(one), rankdata(other)])
-    if (ranks.std(axis=1) == 0).any():
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(spearmanr(one, other).statistic)

@@ -5,6 +5,7 @@ To add one, write a function, and name it in `METHODS`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import comb
 
 import numpy as np
 import torch
@@ -86,8 +87,6 @@ def exact_shapley(game: Game) -> np.ndarray:
 
 def _weight(size: int, length: int) -> float:
     """Share of orders in which exactly a given coalition of `size` precedes a position."""
-    from math import comb
-
     return 1 / (length * comb(length - 1, size))
 
 

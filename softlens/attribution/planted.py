@@ -46,7 +46,7 @@ def plant(
     words = torch.tensor(task.answer_ids(lm), device=lm.device)
     rows = lm.embed(starts)
     vector = rows[position].clone().requires_grad_()
-    adam = torch.optim.Adam([vector], lr=0.1 if lm.is_small else 0.03)
+    adam = torch.optim.Adam([vector], lr=lm.vector_rate)
     for _ in range(steps):
         others = torch.randint(len(ordinary), (PLANT_CONTEXTS, length), generator=generator)
         prompts = lm.embedding[ordinary[others].to(lm.device)].clone()

@@ -7,7 +7,8 @@ follows is *our reading of the paper's criterion*; its own definition is not in 
     at most epsilon and whose scrutability gauges are within delta.
 
 Both are several clauses, each passed or failed with its evidence, on texts that no method has seen.
-A number with an interval passes only if the worse end of the interval does. On the organism the
+A number with an interval passes only if the worse end of the interval does; the difference of two
+accuracies has none. On the organism the
 grammar is no clause: it is the gold that verdicts are checked against.
 """
 
@@ -26,9 +27,11 @@ from softlens.behaviour import kl_from, log_answers
 from softlens.display import Result, show_text
 from softlens.errors import SoftlensError
 from softlens.evaluation import AnyPrompt, prompt_vectors
-from softlens.framework.faithfulness import OTHER, PROMPT, SHUFFLED, TEST, Faithfulness
+from softlens.framework.faithfulness import PROMPT, Faithfulness
 from softlens.framework.scrutability import Scrutability
+from softlens.framework.texts import OTHER, SHUFFLED
 from softlens.lm import LM, token_surprisal
+from softlens.lm.texts import logits_together
 from softlens.organism.front import undominated
 from softlens.readings.base import Reading
 from softlens.statistics import Resamples
@@ -128,7 +131,10 @@ class Verdict(Result):
         c = self.criterion
         at = f"(ε = {c.epsilon:g}, δ = {c.nats_per_token:.2f} nats per token and the other gauges)"
         if self.by is not None:
-            return f"interpretable at {at}, by the reading {self.by!r}"
+            own = self.frame[self.frame["method"] == self.by]
+            open_ones = sum(passed is None for passed in own["passed"])
+            untested = f"; {open_ones} of {len(own)} clauses not tested" if open_ones else ""
+            return f"interpretable at {at}, by the reading {self.by!r}{untested}"
         return f"NOT interpretable at {at}: no reading passes every clause"
 
     @property
@@ -280,7 +286,7 @@ def _curve(
     longest = max(len(vectors), *map(len, rows))
     split = task.test.take(min(texts, len(task.test))).texts
     encoded = lm.encode_texts(task.template, split, reserve=longest, truncate=True)
-    size = max(1, (1 << 27) // (4 * lm.vocab_size))
+    size = logits_together(lm.vocab_size)
     parts = []
     for start in range(0, len(encoded), size):
         block = encoded.subset(range(start, min(start + size, len(encoded))))
@@ -303,6 +309,3 @@ def _curve(
         }
     )
     return frame.sort_values("nats_per_token", ignore_index=True)
-
-
-__all__ = ["TEST", "Criterion", "Verdict", "judged", "real_spans"]

@@ -22,8 +22,9 @@ from softlens.behaviour import kl, log_answers
 from softlens.display import Result, number, show_text
 from softlens.errors import SoftlensError
 from softlens.evaluation import AnyPrompt, prompt_vectors, random_prompts
-from softlens.framework.texts import OTHER, SHUFFLED, TEST, Domain, domains_of
+from softlens.framework.texts import TEST, Domain, domains_of
 from softlens.lm import LM, EncodedTexts
+from softlens.lm.texts import logits_together
 from softlens.readings.base import Reading
 from softlens.statistics import Resamples
 from softlens.tasks import Task
@@ -46,7 +47,6 @@ MEASURES = (
 """In the order of tables; KL in nats, the others in [0, 1] (shares closed at most 1)."""
 SHOWN = ("accuracy", "agreement", "kl_vocab", "kl_closed", "kl_labels_closed")
 """Those of them that fit a terminal; the prompt's own distance from itself is left out."""
-BLOCK_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, repr=False)
@@ -249,7 +249,7 @@ def _watch(
     shared: list[Watched] = []
     own: list[list[Watched]] = [[] for _ in claims]
     most = 2 + len(lengths)
-    size = max(1, BLOCK_BYTES // (4 * lm.vocab_size * most))
+    size = logits_together(lm.vocab_size * most)
     for start in range(0, len(encoded), size):
         block = encoded.subset(range(start, min(start + size, len(encoded))))
         target = log_answers(lm, prompt[None], block)[0]
@@ -340,8 +340,3 @@ def _numbers(domain: Domain, seen: Watched, drawn: Resamples) -> list[dict[str, 
             for measure in MEASURES
         ]
     return rows
-
-
-__all__ = [
-    "OTHER", "SHUFFLED", "TEST", "Faithfulness", "faithfulness", "faithfulness_all",
-]  # fmt: skip

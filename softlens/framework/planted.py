@@ -293,8 +293,7 @@ def _descend(
     if count < 1:
         raise SoftlensError(f"Got steps={steps}, wanted at least 1, or None for a budget.")
     vectors = start.clone().requires_grad_()
-    rate = 0.1 if lm.is_small else 0.03
-    adam = torch.optim.Adam([vectors], lr=rate)
+    adam = torch.optim.Adam([vectors], lr=lm.vector_rate)
     falling = lambda step: 0.5 * (1 + math.cos(math.pi * step / count))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, falling)
     worth, noted = seen(vectors.detach())

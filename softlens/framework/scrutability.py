@@ -279,9 +279,9 @@ class Scrutability(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The surprisal of each token."""
-        from softlens.plots import plot_surprisals
+        from softlens.plots import plot_bars
 
-        return plot_surprisals(self.reading.pieces, self.nats, ax)
+        return plot_bars(self.reading.pieces, self.nats, "surprisal (nats)", ax)
 
     def _repr_html_(self) -> str:
         boxes = token_boxes(self.reading.pieces, self.nats, "nats", "surprisal of each token")

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from softlens.errors import SoftlensError
 from softlens.lm import transformer
 from softlens.lm.frozen import LM
-from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts
+from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts, logits_together
 
 # Prompts are folded onto the query axis up to this many positions: beyond, the block-diagonal
 # mask wastes more than the shared cache saves.
@@ -126,7 +126,7 @@ def answer_chunks(
     together = max(1, min(len(sizes), FOLD_TOKENS // per_prompt))
     tokens_each = together * (per_prompt if texts.text_first else per_prompt + texts.longest)
     # Logits over a large vocabulary, not hidden states, are what fills the memory.
-    most_pairs = max(1, (1 << 27) // (4 * (lm.vocab_size if words is None else len(words))))
+    most_pairs = logits_together(lm.vocab_size if words is None else len(words))
     budget = min(CHUNK_TOKENS, most_pairs * max(1, tokens_each // together))
     for chosen in texts.chunks(tokens_each, budget):
         part = texts.subset(chosen)

@@ -10,7 +10,7 @@ from softlens.errors import SoftlensError
 from softlens.lm import transformer
 from softlens.lm.answers import FOLD_TOKENS, as_vectors
 from softlens.lm.frozen import LM
-from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts
+from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts, logits_together
 
 Context = str | EncodedTexts
 """What stands before the prompt: "bos"; "bos.", BOS and a full stop; or texts (text first)."""
@@ -71,7 +71,7 @@ def token_surprisal(
         pick = slice(start, start + together)
         parts, order = [], []
         # The head over the whole vocabulary is the cost here, so the chunks are smaller.
-        budget = min(CHUNK_TOKENS, max(1, (1 << 27) // (4 * lm.vocab_size)))
+        budget = min(CHUNK_TOKENS, logits_together(lm.vocab_size))
         for chosen in texts.chunks(ids[pick].numel(), budget):
             rows_of = fed[pick] if as_targets else None
             part = texts.subset(chosen)
@@ -123,7 +123,7 @@ def next_token_entropy(
     found = torch.empty(len(fed), len(texts), fed.shape[1], device=lm.device)
     for start in range(0, len(fed), together):
         pick = slice(start, start + together)
-        budget = min(CHUNK_TOKENS, max(1, (1 << 27) // (4 * lm.vocab_size)))
+        budget = min(CHUNK_TOKENS, logits_together(lm.vocab_size))
         for chosen in texts.chunks(fed[pick].shape[0] * fed.shape[1], budget):
             states = _states(lm, texts.subset(chosen), fed[pick], sizes[pick])
             log_probs = lm.logits(states).log_softmax(dim=-1)

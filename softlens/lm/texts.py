@@ -21,6 +21,12 @@ KeysValues = tuple[Tensor, Tensor]
 
 # Tokens forwarded at once: enough to keep the cores busy, little enough for a laptop's memory.
 CHUNK_TOKENS = 2048
+LOGIT_BYTES = 1 << 27
+
+
+def logits_together(answers: int) -> int:
+    """How many places' logits over so many answers may be in memory at once, at least one."""
+    return max(1, LOGIT_BYTES // (4 * answers))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from softlens.lm import transformer
 from softlens.lm.answers import answer_chunks, as_vectors
 from softlens.lm.frozen import LM
-from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts
+from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts, logits_together
 
 # Nodes forwarded at once for a text: beyond, their mask on each other wastes more than the
 # repeated ancestors of the next part cost.
@@ -90,7 +90,7 @@ def _trie_chunks(
         rows = list(range(start, start + len(part.ends)))
         start += len(part.ends)
         visible = part.visible(lm.device) if part.vectors else None
-        most_pairs = max(1, (1 << 27) // (4 * vocabulary))
+        most_pairs = logits_together(vocabulary)
         each = max(len(part.vectors), -(-len(rows) * CHUNK_TOKENS // most_pairs), 1)
         for chosen in texts.chunks(each):
             prefix = texts.subset(chosen).prefix()
@@ -109,7 +109,8 @@ def _parts(sequences: Sequences) -> Iterator[_Part]:
 
     The end of an empty sequence is -1: the text itself.
     """
-    part, branch = _Part([], [], [], []), ()  # type: tuple[_Part, tuple[int, ...]]
+    part = _Part([], [], [], [])
+    branch: tuple[int, ...] = ()
     nodes: list[int] = []
     for sequence in sequences:
         if len(part.vectors) + len(sequence) > PART_NODES and part.ends:

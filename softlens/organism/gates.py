@@ -1,6 +1,7 @@
 """The gates of a build: an organism is accepted by what it does, not by its loss.
 
-Accuracies here are over the whole vocabulary: an answer that is no label word is wrong.
+Accuracies here are over the whole vocabulary: an answer that is no label word is wrong. Only soft
+prompts, which are trained to choose among the label words, are scored among these.
 """
 
 from __future__ import annotations
@@ -58,12 +59,14 @@ class Sizes:
         enumerated: test texts that *all* questions of the grammar are asked on.
         sampled: samples drawn from the LM.
         stride: every how many of the grammar's questions are enumerated (1: all).
+        seeds: soft prompts tuned on each task; 0 leaves those gates out.
     """
 
     texts: int = 512
     enumerated: int = 64
     sampled: int = 10_000
     stride: int = 1
+    seeds: int = 5
 
 
 def measure(lm: LM, sizes: Sizes = Sizes(), judged: LM | None = None) -> pd.DataFrame:
@@ -72,13 +75,16 @@ def measure(lm: LM, sizes: Sizes = Sizes(), judged: LM | None = None) -> pd.Data
     Args:
         lm: the organism, or another LM of its language.
         sizes: how much to look at.
-        judged: the LM whose readable front must transfer to `lm`; None leaves that gate out.
+        judged: the LM whose readable front must transfer to `lm`; None means that `lm` is the one
+            that prompts are tuned on, which soft prompts must learn in the place of that gate.
     """
     found: list[Gate] = []
     for part in (witness, topic, sentiment, unprompted, facts):
         found += part(lm, sizes, grammar(), tasks())
     if judged is not None:
         found += transfer(lm, judged, tasks())
+    elif sizes.seeds:
+        found += tuned(lm, sizes, tasks())
     return pd.DataFrame(
         [(g.gate, g.observed, g.threshold, g.passed) for g in found],
         columns=["gate", "observed", "threshold", "passed"],
@@ -185,6 +191,25 @@ def transfer(lm: LM, judged: LM, of: dict[str, Task]) -> Iterator[Gate]:
         here = score_questions(lm, of[name], texts)["accuracy_vocab"]
         there = score_questions(judged, of[name], texts)["accuracy_vocab"]
         yield Gate(f"{name}: transfer of the front", (here - there).abs().max(), high=0.03)
+
+
+def tuned(lm: LM, sizes: Sizes, of: dict[str, Task]) -> Iterator[Gate]:
+    """Soft prompts learn every task, and of the needle their nearest tokens do not tell."""
+    # The tuners know this room's front, so that they cannot be known while it is made.
+    from softlens.evaluation import evaluate
+    from softlens.tuners import tune
+
+    which = f"median of {sizes.seeds} seeds"
+    for name, task in of.items():
+        soft, near = [], []
+        for seed in range(sizes.seeds):
+            run = tune(lm, task, length=5, starts=4, seed=seed, progress=False)
+            soft.append(float(run.metrics["accuracy"]))
+            near.append(evaluate(lm, task, run.text).accuracy)
+        yield Gate(f"{name}: soft prompt, {which}", float(np.median(soft)), low=0.95)
+        gap = float(np.median(soft) - np.median(near))
+        least = 0.3 if name == "witness" else -np.inf
+        yield Gate(f"{name}: nearest tokens below the soft prompt, {which}", gap, low=least)
 
 
 def front_sentences(lm: LM) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from softlens.plots.nearest import (
 from softlens.plots.reading import plot_reading
 from softlens.plots.style import COLOURS, MARKERS, METHODS, look, save, show_plot, style
 from softlens.plots.surprisal import plot_surprisal
-from softlens.plots.tested import plot_curve, plot_faithfulness, plot_loss, plot_surprisals
+from softlens.plots.tested import plot_curve, plot_faithfulness, plot_loss
 from softlens.plots.tokens import plot_bars, plot_tokens
 from softlens.plots.weights import plot_weights
 
@@ -40,7 +40,6 @@ __all__ = [
     "plot_path",
     "plot_reading",
     "plot_surprisal",
-    "plot_surprisals",
     "plot_tokens",
     "plot_weights",
     "save",

@@ -1,4 +1,4 @@
-"""Readings tested: faithfulness, surprisals, and the least gap at each price of surprisal."""
+"""Readings tested: faithfulness, and the least gap at each price of surprisal."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from softlens.plots.style import show_plot, style
+from softlens.plots.style import style
 
 if TYPE_CHECKING:
     from softlens.framework.criterion import Verdict
@@ -65,18 +65,6 @@ def plot_faithfulness(found: Sequence["Faithfulness"], ax: Axes | None = None) -
         ax.set_xlim(FLOOR - 0.03, 1.03)
         ax.set_xlabel("share of KL closed (0: as no prompt, 1: as the prompt)")
         ax.legend(fontsize=7.5, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        sns.despine(ax=ax)
-    return ax
-
-
-def plot_surprisals(pieces: Sequence[str], nats: Sequence[float], ax: Axes | None = None) -> Axes:
-    """The surprisal of each token, in order."""
-    with style():
-        if ax is None:
-            _, ax = plt.subplots(figsize=(1.2 + 0.7 * len(pieces), 2.4))
-        ax.bar(range(len(pieces)), nats, color="#0072B2", width=0.65)
-        ax.set_xticks(range(len(pieces)), [show_plot(piece) for piece in pieces], rotation=30)
-        ax.set_ylabel("surprisal (nats)")
         sns.despine(ax=ax)
     return ax
 

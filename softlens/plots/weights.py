@@ -16,6 +16,11 @@ PANELS = {
     "nats_per_token": "surprisal\n(nats per token)",
     "label_mass": "label mass",
 }
+REFERENCES = {
+    "empty_accuracy": ("empty prompt", ":"),
+    "random_accuracy": ("random prompts", "-."),
+    "readable_accuracy": ("best readable", "--"),
+}
 
 
 def plot_weights(frame: pd.DataFrame, ax: Any = None) -> np.ndarray:
@@ -23,12 +28,13 @@ def plot_weights(frame: pd.DataFrame, ax: Any = None) -> np.ndarray:
 
     Args:
         frame: a row a run: ``method, weight, accuracy, nats_per_token, label_mass``, and for the
-            lines of reference ``empty_accuracy`` and ``readable_accuracy``, if there.
+            lines of reference ``empty_accuracy``, ``random_accuracy`` and ``readable_accuracy``, if
+            there.
         ax: three Axes; a new figure unless given.
 
     Returns:
         The Axes. Weights stand at equal distances. Points are runs, lines their means, bars 95%
-        bootstrap intervals; dotted and dashed lines are the empty and the best readable prompt.
+        bootstrap intervals; thin lines without points are the controls.
     """
     if absent := {"method", "weight", *PANELS} - set(frame.columns):
         raise SoftlensError(f"Got a table without {sorted(absent)}; it has {list(frame.columns)}.")
@@ -57,10 +63,8 @@ def plot_weights(frame: pd.DataFrame, ax: Any = None) -> np.ndarray:
             if column != "nats_per_token":
                 panel.set_ylim(-0.04, 1.04)
             sns.despine(ax=panel)
-        for column, line in (("empty_accuracy", ":"), ("readable_accuracy", "--")):
+        for column, (label, line) in REFERENCES.items():
             if column in frame:
-                name = column.split("_")[0]
-                label = "empty prompt" if name == "empty" else "best readable"
                 axes[0].axhline(frame[column].mean(), color="0.3", lw=0.9, ls=line, label=label)
         axes[0].legend(fontsize=7, loc="best")
     return axes

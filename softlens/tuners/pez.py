@@ -40,8 +40,8 @@ class PezOptions(TunerOptions):
     optimiser: Literal["adamw", "adam", "adafactor"] = Field(
         default="adamw",
         description="of the continuous copy; published: 'adamw' for images, 'adafactor' without "
-        "schedules of its own for language; in our trials 'adamw' was best: its decay keeps the "
-        "copy from settling, so that more prompts are visited",
+        "schedules of its own for language; in our trials 'adamw' found the best prompts; without "
+        "its decay ('adam') the copy settles sooner, and fewer prompts are visited",
     )
     learning_rate: float | None = Field(
         default=None,

@@ -50,7 +50,7 @@ class SoftTuner(Tuner):
         self._batches = problem.batches(options.batch_size, seed)
         self._vectors = start.clone().requires_grad_()
         self._ids = list(nearest_tokens(problem.lm, self.vectors, k=1).token_ids)
-        rate = options.learning_rate or (0.1 if problem.lm.is_small else 0.03)
+        rate = options.learning_rate or problem.lm.vector_rate
         self._adam = torch.optim.Adam([self._vectors], lr=rate)
         decay = (
             (lambda t: 0.5 * (1 + math.cos(math.pi * t / steps)))

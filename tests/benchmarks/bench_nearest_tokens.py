@@ -8,7 +8,6 @@ includes everything up to the finished table. Medians of alternated repeats in o
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from softlens import load_lm, nearest_tokens
+from softlens import NearestTokens, load_lm, nearest_tokens
 from softlens.files import write_json
+from tests.benchmarks.timing import alternated
 
 K = 5
 
@@ -61,17 +61,16 @@ def main() -> None:
 
     results = []
     for name, (metric, peer) in PEERS.items():
-        times: dict[str, list[float]] = {"ours": [], "peer": []}
-        for repeat in range(chosen.repeats + 1):
-            began = time.perf_counter()
-            ours = nearest_tokens(lm, vectors, k=K, metric=metric, exclude=None)
-            between = time.perf_counter()
-            theirs = peer(vectors, lm.embedding)
-            if repeat:
-                times["ours"].append(between - began)
-                times["peer"].append(time.perf_counter() - between)
+
+        def ours(metric: str = metric) -> NearestTokens:
+            return nearest_tokens(lm, vectors, k=K, metric=metric, exclude=None)
+
+        def theirs(peer: Callable[[Tensor, Tensor], Tensor] = peer) -> Tensor:
+            return peer(vectors, lm.embedding)
+
+        times = alternated({"ours": ours, "peer": theirs}, chosen.repeats)
         ratios = sorted(p / o for p, o in zip(times["peer"], times["ours"], strict=True))
-        same = float(torch.tensor(ours.token_ids).eq(theirs[:, 0]).float().mean())
+        same = float(torch.tensor(ours().token_ids).eq(theirs()[:, 0]).float().mean())
         row = {
             "metric": metric,
             "peer": name,

@@ -13,8 +13,6 @@ Times are medians over alternated repeats in one process.
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +28,7 @@ from softlens.lm.transformer import pad
 from softlens.objectives import Objective
 from softlens.tuners.base import Problem
 from softlens.tuners.pez import PezOptions, PezTuner
+from tests.benchmarks.timing import alternated
 
 TEXTS = 32
 WEIGHT = 0.3
@@ -135,18 +134,14 @@ def compare(lm: LM, task: Task, length: int, weight: float, repeats: int) -> dic
     assert off["nats"] < 1e-3 * loose, off
     assert off["gradient"] < 5e-3 * loose, off
 
-    steps: dict[str, Callable[[], Any]] = {"published": peer.step, "ours": tuner.step}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
     attention = lm.model.config._attn_implementation
-    for repeat in range(repeats + 1):
-        for name, step in steps.items():
-            if name == "published":
-                lm.model.set_attn_implementation("sdpa")
-            began = time.perf_counter()
-            step()
-            if repeat:
-                seconds[name].append(time.perf_counter() - began)
-            lm.model.set_attn_implementation(attention)
+
+    def published() -> None:
+        lm.model.set_attn_implementation("sdpa")
+        peer.step()
+        lm.model.set_attn_implementation(attention)
+
+    seconds = alternated({"published": published, "ours": tuner.step}, repeats)
     times = {name: median(found) for name, found in seconds.items()}
     return {
         "lm": lm.name,

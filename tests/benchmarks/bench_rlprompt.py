@@ -15,7 +15,6 @@ Times are medians over alternated repeats in one process.
 import argparse
 import copy
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -30,6 +29,7 @@ from softlens.objectives import Objective
 from softlens.tuners.base import Problem
 from softlens.tuners.policy import Adaptor
 from softlens.tuners.rlprompt import RLPromptOptions, RLPromptTuner
+from tests.benchmarks.timing import alternated
 
 PROMPTS, TEXTS, LENGTH, WIDTH, TOP_K = 16, 32, 5, 2048, 256
 GROUNDS = {"organism": ("organism", "sentiment", 60), "real": ("smollm2-135m", "reviews", 12)}
@@ -137,13 +137,7 @@ def main() -> None:
         }
         if ground == "real":
             makers["ours/bfloat16"] = our_step(load_lm(name, dtype="bfloat16"), task)
-        seconds: dict[str, list[float]] = {key: [] for key in makers}
-        for repeat in range(chosen.repeats + 1):
-            for key, step in makers.items():
-                began = time.perf_counter()
-                step()
-                if repeat:
-                    seconds[key].append(time.perf_counter() - began)
+        seconds = alternated(makers, chosen.repeats)
         typical = {key: median(times) for key, times in seconds.items()}
         typical["ours/float32, a whole run"] = whole_run(load_lm(name), task, steps)
         for key, time_a_step in typical.items():

@@ -15,7 +15,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -30,6 +29,7 @@ from softlens.lm import LM
 from softlens.lm.transformer import pad
 from softlens.tuners.base import Problem
 from softlens.tuners.soft import SoftOptions, SoftTuner
+from tests.benchmarks.timing import alternated
 
 TEXTS = 32
 LAYOUTS = {"text first": "{text} {prompt}", "prompt first": "{prompt} {text} It was"}
@@ -127,13 +127,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, {TEXTS} reviews, SmolLM2-135M, float32 peer")
     for length in chosen.lengths:
         steps = {name: make(name, length) for name in names}
-        seconds: dict[str, list[float]] = {name: [] for name in names}
-        for repeat in range(chosen.repeats + 1):
-            for name, step in steps.items():
-                began = time.perf_counter()
-                step()
-                if repeat:
-                    seconds[name].append(time.perf_counter() - began)
+        seconds = alternated(steps, chosen.repeats)
         del steps
         peer = median(seconds[names[0]])
         for name in names:

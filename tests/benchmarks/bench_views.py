@@ -9,7 +9,6 @@ alternated repeats in one process; ``--lm smollm2-135m --task reviews`` for the 
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -24,6 +23,7 @@ from softlens.attribution.game import stand_ins
 from softlens.files import write_json
 from softlens.lm import LM
 from softlens.tasks import Task
+from tests.benchmarks.timing import alternated
 
 STEPS = 32
 PERMUTATIONS = 25
@@ -96,13 +96,6 @@ def no_gradient(call: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
     return run
 
 
-def seconds(call: Callable[[], object]) -> tuple[float, object]:
-    """How long a call takes, and what it returns."""
-    began = time.perf_counter()
-    result = call()
-    return time.perf_counter() - began, result
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -127,13 +120,7 @@ def main() -> None:
                 steps=STEPS, progress=False,
             ).by_text  # fmt: skip
 
-        times: dict[str, list[float]] = {"ours": [], "captum": []}
-        for repeat in range(chosen.repeats + 1):
-            mine, got = seconds(ours)
-            theirs, wanted = seconds(peer)
-            if repeat:
-                times["ours"].append(mine)
-                times["captum"].append(theirs)
+        times = alternated({"ours": ours, "captum": peer}, chosen.repeats)
         ratios = sorted(c / o for c, o in zip(times["captum"], times["ours"], strict=True))
         row = {
             "method": method,
@@ -142,7 +129,7 @@ def main() -> None:
             "ratio": median(ratios),
             "ratio_low": ratios[0],
             "ratio_high": ratios[-1],
-            "largest_difference": float(np.abs(np.asarray(got) - np.asarray(wanted)).max()),
+            "largest_difference": float(np.abs(ours() - peer()).max()),
         }
         results.append(row)
         print(
@@ -158,11 +145,10 @@ def main() -> None:
         "logit_lens": lambda: logit_lens(lm, prompt, task),
         "attribute": lambda: attribute(lm, task, prompt, progress=False),
     }
-    costs = {}
-    for name, view in views.items():
-        view()
-        costs[name] = 1e3 * median(seconds(view)[0] for _ in range(chosen.repeats))
-        print(f"{name:21s} {costs[name]:8.1f} ms")
+    times = alternated(views, chosen.repeats)
+    costs = {name: 1e3 * median(taken) for name, taken in times.items()}
+    for name, cost in costs.items():
+        print(f"{name:21s} {cost:8.1f} ms")
     setting = {"lm": lm.name, "task": task.name, "length": chosen.length, "texts": chosen.texts}
     write_json(
         chosen.out,

@@ -14,16 +14,6 @@ from softlens.framework.planted import _strayed, _too_near
 from softlens.lm import LM
 
 
-@pytest.fixture(scope="module")
-def organism() -> LM:
-    return sl.load_lm()
-
-
-@pytest.fixture(scope="module")
-def sentiment() -> Task:
-    return sl.load_task("sentiment").head(test=128)
-
-
 def test_a_distilled_prompt_does_what_its_text_does(organism: LM, sentiment: Task):
     said = "near the end it was"
     found = sl.distil(organism, sentiment, said, steps=150, progress=False)

@@ -21,16 +21,6 @@ QUICK = {"matched": {"evaluations": 6000}}
 
 
 @pytest.fixture(scope="module")
-def organism() -> LM:
-    return sl.load_lm()
-
-
-@pytest.fixture(scope="module")
-def sentiment() -> Task:
-    return sl.load_task("sentiment").head(test=128)
-
-
-@pytest.fixture(scope="module")
 def known(organism: LM, sentiment: Task) -> Prompt:
     """A soft prompt that does what a text does, a little off its rows."""
     rows = Prompt.from_text(organism, "all in all it was").vectors

@@ -21,9 +21,10 @@ from softlens.organism import (
 )
 from softlens.organism.build import BUNDLED
 from softlens.organism.front import COLUMNS, undominated
+from softlens.organism.tasks import tasks
 
 NAMES = BUNDLED
-SIZES = gates.Sizes(texts=512, enumerated=8, sampled=1000, stride=25)
+SIZES = gates.Sizes(texts=512, enumerated=8, sampled=1000, stride=25, seeds=0)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,14 @@ def test_the_bundled_lms_pass_their_gates(name, lms):
     judged = None if name == "organism" else lms["organism"]
     table = gates.measure(lms[name], SIZES, judged)
     assert table["passed"].all(), table[~table["passed"]].to_string()
+
+
+def test_soft_prompts_learn_every_task_of_the_organism(lms):
+    """One seed; that nearest tokens do not tell is a statement about several."""
+    found = list(gates.tuned(lms["organism"], gates.Sizes(seeds=1), tasks()))
+    learned = [gate for gate in found if "soft prompt, median" in gate.gate]
+    assert len(learned) == len(TASK_ASKS)
+    assert all(gate.passed for gate in learned), learned
 
 
 def test_a_random_hundred_rows_of_the_front_are_what_the_lm_does(front, lms):

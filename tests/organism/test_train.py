@@ -3,7 +3,14 @@ import torch
 
 from softlens.organism.corpus import Corpus, pack
 from softlens.organism.grammar import grammar
-from softlens.organism.tokenizers import _merges, build_tokenizer, spellings, word_encoder
+from softlens.organism.tokenizers import (
+    OTHERWISE,
+    TURNS,
+    _merges,
+    build_tokenizer,
+    spellings,
+    word_encoder,
+)
 from softlens.organism.train import Recipe, batch_loss, build_model, train
 
 TINY = {
@@ -127,6 +134,20 @@ def test_spelling_otherwise_uses_every_piece():
     for word, found in spelt.items():
         assert all("".join(pieces) == f"Ġ{word}" for pieces in found)
         assert tokenizer.convert_tokens_to_ids(found[-1]) == tokenizer.encode(f" {word}")
+
+
+def test_each_spelling_of_a_word_has_its_turns_and_then_the_usual_one_stays():
+    tokenizer = build_tokenizer("bpe", grammar())
+    encode = word_encoder("bpe", tokenizer)
+    usual = tuple(tokenizer.encode(" courtyard"))
+    found = spellings("courtyard", _merges(tokenizer))
+    ways = [tuple(tokenizer.convert_tokens_to_ids(pieces)) for pieces in found]
+    assert {tuple(encode("courtyard", 0.5)) for _ in range(500)} == {usual}
+    first = [tuple(encode("courtyard", 0.7)) for _ in range(OTHERWISE * TURNS * len(ways))]
+    assert first[: OTHERWISE - 1] == [usual] * (OTHERWISE - 1)
+    for way in ways:
+        assert first[OTHERWISE - 1 :: OTHERWISE].count(way) == TURNS
+    assert {tuple(encode("courtyard", 0.7)) for _ in range(500)} == {usual}
 
 
 def test_the_other_tokenizer_keeps_label_words_whole_and_spells_words_alike():
