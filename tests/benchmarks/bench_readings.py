@@ -39,8 +39,7 @@ these words is in it."""
 
 def readings(lm: sl.LM, task: sl.Task, seed: int, mass: float) -> Iterator[Row]:
     """One soft prompt, read by each method, each reading tested."""
-    options = {"mass": mass} if mass else {}
-    run = sl.tune(lm, task, seed=seed, progress=False, **options)
+    run = sl.tune(lm, task, seed=seed, progress=False, mass=mass)
     found, seconds = [], []
     for method in METHODS:
         began = time.perf_counter()
@@ -201,7 +200,7 @@ def wayward(lm: sl.LM, task: sl.Task, seed: int, mass: float) -> Iterator[Row]:
 
 def report(lm: sl.LM, task: sl.Task, seed: int, mass: float) -> Iterator[Row]:
     """Seconds of a whole report."""
-    run = sl.tune(lm, task, seed=seed, progress=False, **({"mass": mass} if mass else {}))
+    run = sl.tune(lm, task, seed=seed, progress=False, mass=mass)
     made = sl.report(lm, task, run.prompt, seed=seed, progress=False)
     yield {"method": "report", "passed": made.verdict.passed, "seconds": made.seconds}
 

@@ -62,8 +62,8 @@ def plain_step(lm: LM, task: Task) -> Callable[[], object]:
     def rewards(rows: list[list[int]]) -> torch.Tensor:
         found = []
         for row in rows:
-            prompt = tokenizer.decode(row)
-            texts = [f"{text} {prompt.strip()}" for text in task.train.texts]
+            prompt = str(tokenizer.decode(row)).strip()
+            texts = [f"{text} {prompt}" for text in task.train.texts]
             encoded = [[lm.bos_id, *tokenizer(t, add_special_tokens=False)["input_ids"]]
                        for t in texts]  # fmt: skip
             ids, ends = pad(encoded, lm.device), torch.tensor([len(r) for r in encoded])

@@ -27,6 +27,7 @@ from softlens import load_lm, load_task
 from softlens.files import write_json
 from softlens.lm import LM
 from softlens.lm.transformer import pad
+from softlens.objectives import Objective
 from softlens.tuners.base import Problem
 from softlens.tuners.soft import SoftOptions, SoftTuner
 from tests.benchmarks.timing import alternated
@@ -36,16 +37,17 @@ LAYOUTS = {"text first": "{text} {prompt}", "prompt first": "{prompt} {text} It 
 PEER = "PEFT"
 
 
-def our_step(lm: LM, length: int, template: str) -> Callable[[], None]:
+def our_step(lm: LM, length: int, template: str) -> Callable[[], object]:
     """One step of the library's own tuner, the texts' keys and values already known."""
     task = load_task("reviews", template=template).head(train=TEXTS)
     problem = Problem.encode(lm, task, length, truncate=False)
-    tuner = SoftTuner(problem, SoftOptions(), steps=100, seed=0)
-    texts, labels = next(problem.batches(TEXTS, seed=0))
-    return lambda: tuner.step(texts, labels) and None
+    options = SoftOptions(batch_size=TEXTS)
+    tuner = SoftTuner(problem, Objective(problem.setting(), {}), options, steps=100, seed=0)
+    problem.train.prefix()
+    return tuner.step
 
 
-def peft_step(lm: LM, length: int) -> Callable[[], None]:
+def peft_step(lm: LM, length: int) -> Callable[[], object]:
     """One step of PEFT prompt tuning on the prompt-first rows."""
     task = load_task("reviews", template=LAYOUTS["prompt first"]).head(train=TEXTS)
     texts = lm.encode_texts(task.template, task.train.texts)
@@ -70,7 +72,7 @@ def peft_step(lm: LM, length: int) -> Callable[[], None]:
     return step
 
 
-def make(what: str, length: int) -> Callable[[], None]:
+def make(what: str, length: int) -> Callable[[], object]:
     """A step by its name: a layout of ours with a dtype, or the peer."""
     name, dtype = what.split("/")
     lm = load_lm("smollm2-135m", dtype=dtype)
@@ -81,7 +83,7 @@ def make(what: str, length: int) -> Callable[[], None]:
     return our_step(lm, length, LAYOUTS[name])
 
 
-def growth_mib(step: Callable[[], None]) -> float:
+def growth_mib(step: Callable[[], object]) -> float:
     """MiB by which the resident set grows at most during three steps, sampled while they run."""
     process, done = psutil.Process(), threading.Event()
     before = highest = process.memory_info().rss
@@ -102,7 +104,8 @@ def growth_mib(step: Callable[[], None]) -> float:
 
 def peak_mib(what: str, length: int) -> float:
     """MiB that three steps add to the loaded LM, in a fresh process."""
-    command = [sys.executable, __file__, "--memory", what, "--length", str(length)]
+    module = "tests.benchmarks.bench_soft_prompt"
+    command = [sys.executable, "-m", module, "--memory", what, "--length", str(length)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
