@@ -152,7 +152,7 @@ def relevance(p: Proposals) -> Tensor:
     return (p.surprisal_after_texts - p.surprisal).mean(dim=-1)
 
 
-@proxy("nats per token", .1, source="ours, after LITERATURE on the perplexity band",
+@proxy("nats per token", .1, source="ours",
        needs=("before",), fails="needs text that people wrote; blind inside the band")
 def fluency_band(p: Proposals) -> Tensor:
     """How far the mean surprisal lies outside that of real spans of this length."""

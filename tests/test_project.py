@@ -141,6 +141,15 @@ def test_no_machine_path_in_any_file():
         assert not hit, f"{path.relative_to(ROOT)} names {text[hit.start() : hit.end() + 30]!r}"
 
 
+def test_documents_that_are_named_are_here():
+    names = {path.name for path in tracked_files()}
+    for path in tracked_files():
+        if path.suffix in (".py", ".md", ".ipynb"):
+            text = path.read_text(encoding="utf-8")
+            named = set(re.findall(r"\b[A-Z]{3,}(?:\.md)\b", text))
+            assert named <= names, f"{path.relative_to(ROOT)} names {sorted(named - names)}"
+
+
 def test_no_pickle_and_no_remote_code():
     ending = re.compile(r"\.(pkl|pickle|pt|pth|bin|ckpt)$")
     assert not [path for path in tracked_files() if ending.search(path.name)]

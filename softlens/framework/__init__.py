@@ -2,9 +2,10 @@
 
 from softlens.framework.criterion import Criterion, Verdict
 from softlens.framework.faithfulness import Faithfulness, faithfulness, faithfulness_all
+from softlens.framework.gauges import GAUGES, gauge, gauges
 from softlens.framework.planted import Planted, distil, wayward
 from softlens.framework.report import Report, load_report, report
-from softlens.framework.scrutability import GAUGES, Scrutability, gauge, gauges, scrutability
+from softlens.framework.scrutability import Scrutability, scrutability
 
 __all__ = [
     "GAUGES",

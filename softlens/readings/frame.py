@@ -18,7 +18,7 @@ def frame_of(template: str) -> tuple[str, str]:
 
 
 @reader(
-    source="contextualised soft prompts (LITERATURE.md, 2026); the search is ours",
+    source="ours; after soft prompts trained inside readable frames",
     fails="a frame can carry the whole meaning, so that any filler seems faithful",
 )
 def frame(

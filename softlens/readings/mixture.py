@@ -7,8 +7,8 @@ With p_k(v | x) the answers under the readable prompt k, weights w are fitted so
 is as near as can be to the prompt's answers p: sum over x of KL(p, q) is convex in w. The empty
 prompt is in the dictionary, so that weights above one push away from it: the mechanism of
 classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598; for LMs Sanchez et al. 2023,
-arXiv 2306.17806). That soft prompts may be such products was proposed in a public forum post
-(LITERATURE.md) and, as far as we know, not tried.
+arXiv 2306.17806). That soft prompts may be such products has been proposed in public discussion
+and, as far as we know, not been tried.
 """
 
 from collections.abc import Sequence

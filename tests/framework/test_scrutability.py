@@ -11,7 +11,7 @@ import torch
 import softlens as sl
 from softlens import Reading, SoftlensError, Task
 from softlens.framework import GAUGES, gauge
-from softlens.framework.scrutability import Gauged
+from softlens.framework.gauges import Gauged
 from softlens.lm import LM
 
 
