@@ -15,9 +15,10 @@
     sl.faithfulness(lm, task, run.prompt, reading)          # does it?
     sl.scrutability(lm, task, reading)          # could a person understand and check it?
     sl.report(lm, task, run.prompt)             # all of that, and a verdict with its evidence
+    sl.Prompt.from_peft("adapter", lm)          # a prompt trained elsewhere; prompt.to_peft
 
 The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
-`softlens.prompts` (the data), `softlens.tuners`, `softlens.objectives`, `softlens.proxies` and
+`softlens.prompts` (the data), `softlens.adapters` (PEFT in and out), `softlens.tuners`, `softlens.objectives`, `softlens.proxies` and
 `softlens.constraints` (training), `softlens.decode`, `softlens.neighbours`, `softlens.lens`,
 `softlens.surprisal` and `softlens.attribution` (views), `softlens.evaluation` (measures),
 `softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,8 @@ class Prompt:
     """The text of a hard prompt, None for a soft one."""
     start_ids: tuple[int, ...] | None = field(default=None)
     """The token each position started from in training, None where that is not known."""
+    template: str | None = None
+    """Where it stands in a row, as it was trained; None where that is not known."""
 
     def __post_init__(self) -> None:
         vectors = self.vectors.detach().to("cpu", torch.float32)
@@ -87,6 +89,73 @@ class Prompt:
         prompt.check(lm)
         return prompt
 
+    @classmethod
+    def from_peft(
+        cls, source: str | Path | Any, lm: LM, *, any_base: bool = False, adapter: str | None = None
+    ) -> "Prompt":
+        """The soft prompt of a PEFT adapter: PROMPT_TUNING, P_TUNING or CPT.
+
+        PEFT puts an adapter onto any base of the same width, and often of another, without a word.
+        Here its width, layers, heads, base model and, where a tokenizer or the base itself is at
+        hand, its vocabulary are compared with `lm`; a log line says what could not be.
+
+        PEFT feeds ``[prompt, text]``, without BOS in front. For the very logits it had there, load
+        the LM with ``sl.load_lm(..., bos=False)``; a prompt that `to_peft` wrote fits both.
+
+        Args:
+            source: the adapter's folder, or a live ``PeftModel``, in training or not.
+            lm: the LM it was trained on.
+            any_base: accept a base of another name or of other weights, of the same shape.
+            adapter: which one of a ``PeftModel``; the active one unless given.
+
+        Raises:
+            SoftlensError: an adapter of another kind (PREFIX_TUNING, LoRA, ...: says why not), with
+                more tensors than the prompt, or for another LM.
+            DamagedFileError: half an adapter.
+        """
+        from softlens.adapters import from_peft
+
+        return from_peft(source, lm, any_base=any_base, adapter=adapter)
+
+    def to_peft(self, folder: str | Path, lm: LM, template: str | None = None) -> Path:
+        """Write a PEFT adapter (PROMPT_TUNING) with the same logits in PEFT; returns `folder`.
+
+        Rows here start with BOS, and PEFT puts nothing before a prompt: so the adapter's first
+        virtual token is BOS (unless `lm` was loaded with ``bos=False``). Feed it the rest of the
+        row, ``tokenizer(" " + text, add_special_tokens=False)``.
+
+        Args:
+            folder: where ``adapter_config.json`` and ``adapter_model.safetensors`` go.
+            lm: the LM the prompt is for.
+            template: where the prompt stands; a tuned prompt knows.
+
+        Raises:
+            SoftlensError: a prompt of another LM, or one with something before it: PEFT only
+                prepends.
+        """
+        from softlens.adapters import to_peft
+
+        return to_peft(self, folder, lm, template)
+
+    @classmethod
+    def from_file(cls, path: str | Path, lm: LM, key: str | None = None) -> "Prompt":
+        """A soft prompt from vectors in a file: .npy, .npz, .pt, .pth, .bin or .safetensors.
+
+        Nothing in the file is run: numpy without pickle, torch with weights_only.
+
+        Args:
+            path: the file; it holds one matrix (length, hidden), or several by name.
+            lm: the LM they were trained on.
+            key: which of several.
+
+        Raises:
+            SoftlensError: no matrix of the LM's width, several, or objects in the place of numbers.
+            DamagedFileError: half a file.
+        """
+        from softlens.adapters import matrix_of
+
+        return cls.soft(lm, matrix_of(Path(path), lm, key))
+
     @property
     def length(self) -> int:
         """Positions."""
@@ -122,6 +191,8 @@ class Prompt:
         if self.token_ids is not None:
             tensors["token_ids"] = torch.tensor(self.token_ids)
             metadata["text"] = self.text or ""
+        if self.template is not None:
+            metadata["template"] = self.template
         if self.start_ids is not None:
             tensors["start_ids"] = torch.tensor(self.start_ids)
         path = Path(path)
@@ -150,4 +221,5 @@ class Prompt:
             token_ids=None if ids is None else tuple(ids.tolist()),
             text=None if ids is None else metadata["text"],
             start_ids=None if starts is None else tuple(starts.tolist()),
+            template=metadata.get("template"),
         )

@@ -62,7 +62,9 @@ class Setting:
         """
         key = ("fluency band", length, self.before)
         if key not in self.lm.memo:
-            rows = [row[1:] for row in (self.before.befores if self.before else ())]
+            rows = [
+                row[len(self.lm.start) :] for row in (self.before.befores if self.before else ())
+            ]
             starts = [(row, i) for row in rows for i in range(0, len(row) - length + 1, length)]
             if not starts:
                 raise SoftlensError(

@@ -34,6 +34,7 @@ class RunConfig(BaseModel):
     proxies: dict[str, float] = Field(description="weight of each proxy of interpretability")
     judge: str | None = Field(default=None, description="name and checksum of the judge LM")
     description: str | None = Field(default=None, description="the user's, of the task")
+    bos: bool = Field(default=True, description="whether rows start with BOS")
     steps: int = Field(description="update steps, or rounds of a search, at most")
     seed: int = Field(description="of the start and of the order of texts")
     options: dict[str, Any] = Field(description="the method's own options, all of them")

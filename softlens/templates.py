@@ -11,7 +11,7 @@ def template_parts(template: str) -> tuple[str, str]:
     """What stands before and after ``{prompt}``, one of them holding ``{text}``.
 
     White space next to ``{prompt}`` is dropped: the prompt's tokens bring their own leading space,
-    and what follows the prompt is encoded with one.
+    and what follows the prompt is encoded with one, unless it is glued to it (`glued_behind`).
 
     >>> template_parts("{prompt} {text} It was")
     ('', '{text} It was')
@@ -30,3 +30,8 @@ def template_parts(template: str) -> tuple[str, str]:
         )
     before, after = template.split("{prompt}")
     return before.rstrip(), after.lstrip()
+
+
+def glued_behind(template: str) -> bool:
+    """Whether what follows the prompt follows it without a space, as in ``{prompt}{text}``."""
+    return bool(re.search(r"\{prompt\}\S", template))

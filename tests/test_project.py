@@ -156,7 +156,9 @@ def test_no_pickle_and_no_remote_code():
     for path in (ROOT / "softlens").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(
-            r"^\s*(import|from) pickle|trust_remote_code=True|torch\.load\(", text, re.M
+            r"^\s*(import|from) pickle|trust_remote_code=True|torch\.load\((?!.*weights_only=True)",
+            text,
+            re.M,
         )
         assert not re.search(r"^\s*print\(", text, re.M), f"{path.name} prints; log instead"
 

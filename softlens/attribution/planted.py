@@ -78,4 +78,5 @@ def randomised(lm: LM, seed: int = 0) -> LM:
             if weight.ndim > 1 and id(weight) not in kept:
                 order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
                 weight.copy_(weight.flatten()[order].view_as(weight))
-    return LM(model, lm.tokenizer, name=f"{lm.name} with shuffled weights", bos_id=lm.bos_id)
+    name = f"{lm.name} with shuffled weights"
+    return LM(model, lm.tokenizer, name=name, bos_id=lm.bos_id, bos=bool(lm.start))

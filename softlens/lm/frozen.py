@@ -16,7 +16,7 @@ from softlens.errors import SoftlensError
 from softlens.lm import parity, transformer
 from softlens.lm.head import Head
 from softlens.lm.texts import EncodedTexts, KeyValueCache, encode_texts
-from softlens.templates import template_parts
+from softlens.templates import glued_behind, template_parts
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,14 @@ class LM:
         tokenizer: its tokenizer.
         name: how errors, files and figures call it.
         bos_id: the token every row starts with; the tokenizer's BOS, else its EOS.
+        bos: False if rows start with the text or the prompt itself, as PEFT feeds them.
         cache_memory: bytes that keys and values of texts may take; a quarter of what is free.
 
     Attributes:
         fast_length: positions up to which the fast layouts hold (the smallest attention window).
         path: "fast" where the two fast layouts agree with the plain forward, else "plain".
         cache: the memory of texts' keys and values.
+        start: the tokens every row starts with: BOS, or nothing.
         memo: what was found out about this LM and does not change, by whoever found it.
         parity: worst relative error of the fast layouts at load (`softlens.lm.parity`).
     """
@@ -50,12 +52,14 @@ class LM:
         *,
         name: str,
         bos_id: int | None = None,
+        bos: bool = True,
         cache_memory: int | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
         self.bos_id = self._start(bos_id)
+        self.start = (self.bos_id,) if bos else ()
         self.head = Head(model, self.embedding)
         self.path, self.parity = parity.choose_path(model, self.bos_id, name)
         self.fast_length = parity.fast_length(model)
@@ -69,7 +73,7 @@ class LM:
             f"LM({self.name!r}: {self.model.config.model_type}, "
             f"{self.parameters / 1e6:.1f}M parameters, "
             f"{self.vocab_size:,} tokens, {str(self.dtype).removeprefix('torch.')}, {self.device}, "
-            f"{self.path} path)"
+            f"{self.path} path{'' if self.start else ', rows without BOS'})"
         )
 
     # -- what it is ---------------------------------------------------------------------------
@@ -193,11 +197,18 @@ class LM:
         """Token ids of `text` without special tokens.
 
         With `leading_space` the text is encoded as it would be inside a sentence: the space
-        before it belongs to its first token where the tokenizer works that way.
+        before it belongs to its first token where the tokenizer works that way. A control token
+        takes none.
         """
-        if leading_space and self.spaces_in_tokens and text and not text[0].isspace():
+        wanted = leading_space and self.spaces_in_tokens and text and not text[0].isspace()
+        if wanted and not text.startswith(self._control_tokens):
             text = " " + text
         return self._ids(text)
+
+    @cached_property
+    def _control_tokens(self) -> tuple[str, ...]:
+        names = self.tokenizer.convert_ids_to_tokens(sorted(self.special_ids))
+        return tuple(name for name in names if name)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The exact text of `ids`: nothing cleaned up, special tokens kept."""
@@ -232,11 +243,12 @@ class LM:
             texts,
             template_parts(template),
             self.encode,
-            self.bos_id,
+            self.start,
             self.context_length,
             self.cache,
             truncate=truncate,
             reserve=reserve,
+            spaced=not glued_behind(template),
         )
 
     # -- the head -----------------------------------------------------------------------------

@@ -46,6 +46,7 @@ def load_lm(
     dtype: str = "float32",
     device: str | torch.device | None = None,
     cache_memory: int | None = None,
+    bos: bool = True,
 ) -> LM:
     """Load a frozen causal LM.
 
@@ -58,6 +59,8 @@ def load_lm(
         device: "cpu", "cuda", "mps", ...; None takes a CUDA device if there is one.
         cache_memory: bytes that keys and values of texts may take; None is a quarter of what is
             free. Larger sets of texts are streamed.
+        bos: whether every row starts with BOS. PEFT feeds the prompt first and then the text, so
+            that False gives the logits that an adapter had in PEFT.
 
     Raises:
         SoftlensError: unknown name, dtype or device, or a folder that is no causal LM.
@@ -77,7 +80,7 @@ def load_lm(
         raise SoftlensError(
             f"Cannot put {source.name!r} on device {device!r}: {reason}"
         ) from reason
-    return LM(model, tokenizer, name=source.name, cache_memory=cache_memory)
+    return LM(model, tokenizer, name=source.name, cache_memory=cache_memory, bos=bos)
 
 
 def available(name: str) -> bool:
@@ -223,6 +226,18 @@ def _hub(name: str) -> _Source:
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise SoftlensError(f"No file or folder at {name!r}. Check the path.")
     return _Source(name, name, local=False)
+
+
+def tokenizer_of(folder: Path) -> Any | None:
+    """The tokenizer in a local folder, None where there is none that can be read."""
+    if not any(folder.glob("tokenizer*")) and not (folder / "vocab.json").is_file():
+        return None
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(str(folder))
+    except Exception as reason:  # transformers has no common error
+        log.info("The tokenizer in %s cannot be read (%s).", folder, type(reason).__name__)
+        return None
 
 
 # -- opening --------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class EncodedTexts:
     """Token rows that stand before and after the prompt, one pair for each text.
 
     Attributes:
-        befores: BOS and what the template puts before the prompt.
+        befores: BOS (if rows have one) and what the template puts before the prompt.
         afters: what the template puts after it; the answer follows its last token.
         sources: the texts themselves, for error messages and tables.
         cache: the shared memory of keys and values.
@@ -52,8 +52,8 @@ class EncodedTexts:
 
     @property
     def text_first(self) -> bool:
-        """True where what follows the prompt is the same for every text."""
-        return len(set(self.afters)) == 1
+        """True where the same follows the prompt for every text, and something is before it."""
+        return len(set(self.afters)) == 1 and all(self.befores)
 
     @property
     def longest(self) -> int:
@@ -182,11 +182,12 @@ def encode_texts(
     texts: Sequence[str],
     parts: tuple[str, str],
     encode: Callable[..., list[int]],
-    bos_id: int,
+    start: Row,
     context_length: int,
     cache: KeyValueCache,
     truncate: bool = False,
     reserve: int = 0,
+    spaced: bool = True,
 ) -> EncodedTexts:
     """Encode ``before {text}``, the place of the prompt, and ``{text} after`` (one has the text).
 
@@ -194,11 +195,12 @@ def encode_texts(
         texts: at least one; none may be empty.
         parts: what the template puts before and after the prompt; ``{text}`` is in one of them.
         encode: the LM's ``encode(text, leading_space=...)``.
-        bos_id: starts every row.
+        start: the tokens that start every row: BOS, or none.
         context_length: the LM's positions.
         cache: where keys and values will be kept.
         truncate: shorten a text that is too long, keeping its end, instead of refusing it.
         reserve: positions the prompt will need.
+        spaced: whether what follows the prompt is encoded with a space before it.
 
     Raises:
         SoftlensError: naming the row, for an empty text and for one that is too long.
@@ -209,8 +211,8 @@ def encode_texts(
     for row, text in enumerate(texts):
         if not text.strip():
             raise SoftlensError(f"Text {row} is empty. Remove the row, or say what it should be.")
-        before = [bos_id, *encode(parts[0].replace("{text}", text))] if parts[0] else [bos_id]
-        after = encode(parts[1].replace("{text}", text), leading_space=True) if parts[1] else []
+        before = [*start, *(encode(parts[0].replace("{text}", text)) if parts[0] else [])]
+        after = encode(parts[1].replace("{text}", text), leading_space=spaced) if parts[1] else []
         excess = len(before) + len(after) + reserve - context_length
         if excess > 0:
             if not truncate:
@@ -220,7 +222,7 @@ def encode_texts(
                     f"truncate=True to keep its end. It begins: {text[:60]!r}"
                 )
             if "{text}" in parts[0]:
-                before = [bos_id, *before[1 + excess :]]
+                before = [*start, *before[len(start) + excess :]]
             else:
                 after = after[excess:]
         befores.append(tuple(before))

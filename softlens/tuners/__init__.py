@@ -5,6 +5,7 @@ To add one: write a class like `softlens.tuners.soft.SoftTuner`, and name it in 
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -112,6 +113,7 @@ def tune(
         template=task.template,
         label_words=task.label_words,
         texts=(len(task.train), len(task.dev), len(task.test)),
+        bos=bool(lm.start),
         method=method,
         length=length,
         proxies=weights,
@@ -135,6 +137,7 @@ def tune(
     else:
         tuner, outcome = max(outcomes, key=lambda o: (o[1].accuracy_dev, -o[1].loss_dev))
     prompt = tuner.prompt(outcome.vectors, outcome.token_ids)
+    prompt = replace(prompt, template=task.template)
     result = evaluate(lm, task, prompt, truncate=chosen.truncate)
     metrics: dict[str, float | str] = {
         **result.summary(),
