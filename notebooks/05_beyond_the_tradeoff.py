@@ -95,7 +95,7 @@ ax = sl.plot_front(sl.organism.readable_front("sentiment"), marks)
 # page is soon done. With 200 test texts an accuracy is known to about .03.
 
 # %%
-real = sl.load_lm("smollm2-135m", dtype="bfloat16")
+real = sl.load_lm("smollm2-135m", dtype="auto")
 rows = []
 for name in ("reviews", "genre"):
     task = sl.load_task(name).head(train=64, dev=64, test=200)

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 
 from softlens import files
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError, near
+from softlens.lm.dtypes import resolve
 from softlens.lm.frozen import LM
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 BUNDLED = ("organism", "organism-judge", "organism-llama")
 REAL = "smollm2-135m"
 HUB_EXAMPLES = ("gpt2", "gpt2-medium", "gpt2-large", "distilgpt2")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def load_lm(
         name: a bundled LM ("organism", "organism-judge", "organism-llama"); "smollm2-135m", a
             real LM from the package index (`make real`); a folder in the hub's format; a
             ``.gguf`` file; or a hub id such as "gpt2". None is the default LM.
-        dtype: "float32" or "bfloat16" (about twice as fast where the processor has it);
+        dtype: "float32", "bfloat16" (about twice as fast where the processor has it, and tens of
+            times slower where it has not) or "auto", which measures that and takes the faster;
             prompts and results stay in float32.
         device: "cpu", "cuda", "mps", ...; None takes a CUDA device if there is one.
         cache_memory: bytes that keys and values of texts may take; None is a quarter of what is
@@ -67,15 +68,13 @@ def load_lm(
         MissingExtraError: what the LM needs is not installed; the message says what to type.
         DamagedFileError: a file is truncated, or not what its checksum says.
     """
-    if dtype not in DTYPES:
-        raise SoftlensError(
-            f"Got dtype {dtype!r}, wanted one of {list(DTYPES)}.{near(dtype, DTYPES)}"
-        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    computed_in = resolve(dtype, str(device).partition(":")[0])
     source = _find(str(name) if name is not None else _default())
     with _quiet():
-        model, tokenizer = _open(source, DTYPES[dtype])
+        model, tokenizer = _open(source, computed_in)
     try:
-        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = model.to(device)
     except (RuntimeError, AssertionError) as reason:
         raise SoftlensError(
             f"Cannot put {source.name!r} on device {device!r}: {reason}"

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--store", type=Path, default=files.cache_dir() / "bench_real.csv")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    lm, options = sl.load_lm("smollm2-135m", dtype="bfloat16"), " ".join(sorted(given.option))
+    lm, options = sl.load_lm("smollm2-135m", dtype="auto"), " ".join(sorted(given.option))
     rows = pd.read_csv(given.store, keep_default_na=False) if given.store.is_file() else None
     for task in given.tasks:
         for method in given.methods:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertModel, PreTrained
 
 from softlens import files
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
-from softlens.lm import LM, answer_logits, load_lm, sources
+from softlens.lm import LM, answer_logits, dtypes, load_lm, sources
 from tests.conftest import tiny_model
 
 
@@ -34,6 +34,19 @@ def test_bfloat16_is_the_same_lm_to_its_precision(hub_folder: Path):
     ]
     assert logits[1].dtype == torch.float32
     torch.testing.assert_close(logits[0], logits[1], rtol=0.1, atol=0.1 * float(logits[0].std()))
+
+
+def test_auto_takes_the_faster_type(hub_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    for seconds, wanted in ((0.5, torch.bfloat16), (0.9, torch.float32), (40, torch.float32)):
+        dtypes.bfloat16_gains.cache_clear()
+        taken = {torch.float32: 1.0, torch.bfloat16: seconds}
+        monkeypatch.setattr(dtypes, "_seconds", taken.__getitem__)
+        assert load_lm(hub_folder, dtype="auto", device="cpu").dtype == wanted
+    dtypes.bfloat16_gains.cache_clear()
+
+
+def test_what_auto_measures_is_a_time():
+    assert 0 < dtypes._seconds(torch.float32, size=64) < 1
 
 
 def test_the_checksum_sees_other_weights_and_other_words(
