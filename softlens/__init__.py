@@ -16,13 +16,18 @@
     sl.scrutability(lm, task, reading)          # could a person understand and check it?
     sl.report(lm, task, run.prompt)             # all of that, and a verdict with its evidence
     sl.Prompt.from_peft("adapter", lm)          # a prompt trained elsewhere; prompt.to_peft
+    sl.plot_tradeoff(table)                     # many runs: what being readable costs them ...
+    sl.price_split(table)                       # ... and whether it is the optimiser who pays
+    sl.overoptimisation(table)                  # where a proxy and what it stands for part
+    sl.oddities(table)                          # odd behaviour, by stated rules, counted
 
 The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
 `softlens.prompts` (the data), `softlens.adapters` (PEFT in and out), `softlens.tuners`, `softlens.objectives`, `softlens.proxies` and
 `softlens.constraints` (training), `softlens.decode`, `softlens.neighbours`, `softlens.lens`,
 `softlens.surprisal` and `softlens.attribution` (views), `softlens.evaluation` (measures),
 `softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),
-`softlens.framework` (whether they can be trusted), `softlens.plots`.
+`softlens.framework` (whether they can be trusted), `softlens.tradeoff`, `softlens.goodhart` and
+`softlens.oddities` (many runs), `softlens.plots`.
 """
 
 from softlens import organism
@@ -52,6 +57,7 @@ from softlens.framework import (
     scrutability,
     wayward,
 )
+from softlens.goodhart import Overoptimisation, overoptimisation
 from softlens.lens import LogitLens, logit_lens
 from softlens.lm import LM, load_lm
 from softlens.neighbours import (
@@ -60,13 +66,23 @@ from softlens.neighbours import (
     nearest_by_metric,
     nearest_path,
 )
-from softlens.plots import plot_controls, plot_faithfulness, plot_front, plot_weights, style
+from softlens.oddities import Oddities, odd_rules, oddities
+from softlens.plots import (
+    plot_controls,
+    plot_faithfulness,
+    plot_front,
+    plot_price,
+    plot_tradeoff,
+    plot_weights,
+    style,
+)
 from softlens.prompts import Prompt
 from softlens.proxies import proxies
 from softlens.readings import Reading, read, reading_methods
 from softlens.runs import Run, RunConfig, load_run
 from softlens.surprisal import Surprisal, surprisal
 from softlens.tasks import Split, Task
+from softlens.tradeoff import compare_methods, fronts, hypervolume, price_split
 from softlens.tuners import tune
 
 __all__ = [
@@ -83,6 +99,8 @@ __all__ = [
     "NearestByMetric",
     "NearestPath",
     "NearestTokens",
+    "Oddities",
+    "Overoptimisation",
     "Planted",
     "Prompt",
     "Reading",
@@ -97,13 +115,16 @@ __all__ = [
     "Verdict",
     "attribute",
     "compare_attributions",
+    "compare_methods",
     "controls",
     "distil",
     "evaluate",
     "evaluate_all",
     "faithfulness",
     "faithfulness_all",
+    "fronts",
     "gauges",
+    "hypervolume",
     "load_lm",
     "load_report",
     "load_run",
@@ -112,11 +133,17 @@ __all__ = [
     "nearest_by_metric",
     "nearest_path",
     "nearest_tokens",
+    "odd_rules",
+    "oddities",
     "organism",
+    "overoptimisation",
     "plot_controls",
     "plot_faithfulness",
     "plot_front",
+    "plot_price",
+    "plot_tradeoff",
     "plot_weights",
+    "price_split",
     "proxies",
     "read",
     "reading_methods",

@@ -2,12 +2,35 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
 from softlens.errors import SoftlensError
+
+
+def table_of(table: Any, needed: Sequence[str]) -> pd.DataFrame:
+    """The table of a sweep, or a table itself, if it has rows and the columns needed.
+
+    Raises:
+        SoftlensError: it is no table, has no rows, or lacks a column (says which).
+    """
+    frame = getattr(table, "frame", table)
+    if not isinstance(frame, pd.DataFrame):
+        raise SoftlensError(
+            f"Got a {type(table).__name__}, wanted a sweep or a table with a row a run: "
+            "sl.load_sweep(store), or a pandas DataFrame."
+        )
+    if frame.empty:
+        raise SoftlensError(
+            "Got a table without rows, wanted at least one run. Is a filter too narrow, or the "
+            "sweep not yet run?"
+        )
+    if absent := [column for column in needed if column not in frame.columns]:
+        raise SoftlensError(f"Got a table without {absent}; it has {list(frame.columns)}.")
+    return frame
 
 
 def mean_interval(
@@ -38,6 +61,18 @@ def mean_interval(
         mean = values.mean() if len(values) else float("nan")
         rows.append((*key, mean, low, high, len(values)))
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
+
+
+def undominated(
+    gain: Sequence[float] | np.ndarray, cost: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Which points no other equals or beats in both: more gain, less cost."""
+    gain, cost = np.asarray(gain), np.asarray(cost)
+    best, found = -np.inf, np.zeros(len(gain), dtype=bool)
+    for i in np.lexsort((-gain, cost)):
+        if gain[i] > best:
+            best, found[i] = gain[i], True
+    return found
 
 
 LEAST_TEXTS = 20

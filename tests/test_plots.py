@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from softlens import SoftlensError, plots
+from softlens import SoftlensError, oddities, overoptimisation, plots, price_split
 from softlens.statistics import mean_interval
 
 SCORED = list(plots.COLOURS)
@@ -215,3 +215,81 @@ def test_methods_and_kinds_look_different():
     assert len(set(looks)) == len(looks)
     assert plots.look("pez lambda 0.3") == plots.look("pez")
     assert plots.look("never heard of") == ("0.4", "o")
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Two methods on two tasks, three weights and seeds; the second has one weight only."""
+    return pd.DataFrame(
+        [
+            {"task": task, "method": method, "weight": weight, "seed": seed, "lm": "some-lm",
+             "proxy": "perplexity" if weight else "none", "text": "a a a", "scored": "tokens",
+             "accuracy": 0.9 - 0.2 * weight + 0.01 * seed, "chance": 0.5, "label_mass": 0.5,
+             "accuracy_dev": 0.9 - 0.2 * weight, "nats_per_token": 9 - 5 * weight - 0.1 * seed,
+             "empty_accuracy": 0.4, "random_accuracy": 0.45, "readable_accuracy": 0.95}
+            for task in ("one", "two") for method in ("pez", "tandem")
+            for weight in (0.0, 0.3, 1.0) for seed in (0, 1, 2)
+            if method == "pez" or weight == 0
+        ]
+    )  # fmt: skip
+
+
+def test_the_tradeoff_shows_every_run_the_front_and_the_controls(table: pd.DataFrame):
+    axes = plots.plot_tradeoff(table)
+    assert [panel.get_title() for panel in axes] == ["one", "two"]
+    for panel in axes:
+        points = sum(len(c.get_offsets()) for c in panel.collections if c.get_label()[0] != "_")
+        assert points == 12
+    names = [text.get_text() for text in axes[-1].get_legend().get_texts()]
+    assert names == [
+        "pez", "tandem", "pooled bound", "empty prompt", "random prompts", "best readable",
+    ]  # fmt: skip
+    # The front of pez: at most 4.0 nats .7, at most 8.5 nats .84, at most 9 nats .91, on average.
+    front = axes[0].lines[0]
+    assert front.get_ydata()[-1] == pytest.approx(0.91)
+    plt.close(axes[0].figure)
+    alone = plots.plot_tradeoff(table[table["task"] == "one"])
+    assert "nats" in alone.get_xlabel()
+    plt.close(alone.figure)
+
+
+def test_the_price_is_drawn_in_two_parts_that_add_up(table: pd.DataFrame):
+    gold = pd.DataFrame(
+        {"task": ["one", "one", "two"], "nats_per_token": [1, 5, 1], "accuracy": [0.7, 1.0, 1.0]}
+    )
+    split = price_split(table, gold)
+    axes = plots.plot_price(split)
+    bars = [bar for bar in axes[0].patches if np.isfinite(bar.get_x())]
+    drawn = sum(bar.get_height() for bar in bars)
+    means = split[split["task"] == "one"].groupby(["method", "weight"])["gap"].mean()
+    assert drawn == pytest.approx(means.sum())
+    assert axes[-1].get_legend().get_title().get_text() == "against the given front"
+    words = [text.get_text() for text in axes[0].texts]
+    assert words == ["pez", "tandem"]
+    plt.close(axes[0].figure)
+
+
+def test_odd_behaviour_is_counted_in_the_picture(table: pd.DataFrame):
+    axes = plots.plot_oddities(oddities(table))
+    words = [text.get_text() for text in axes.texts]
+    # "a a a" is a loop of every run; of the greatest weight all are fluent and ignore the task;
+    # nobody can tell whether they are off task.
+    assert words.count("6/6") == 5
+    assert words.count("?") >= 4
+    assert {"pez", "tandem"} <= set(words)
+    plt.close(axes.figure)
+    one = plots.plot_oddities(oddities(table.drop(columns="weight")))
+    assert [tick.get_text() for tick in one.get_xticklabels()] == ["pez", "tandem"]
+    plt.close(one.figure)
+
+
+def test_proxies_are_drawn_beside_their_gauges(table: pd.DataFrame):
+    found = overoptimisation(table.assign(label_mass=1 - 0.5 * table["weight"]))
+    axes = plots.plot_overoptimisation(found)
+    assert axes.shape == (2, 3)
+    assert axes[0, 0].get_title() == "perplexity (proxy) ↓"
+    assert axes[0, 1].get_title() == "test accuracy ↑"
+    # Both the accuracy and the mass part from the proxy at once, and a star says where.
+    stars = [line for line in axes[1, 1].lines if line.get_marker() == "*"]
+    assert [float(star.get_xdata()[0]) for star in stars] == [1.0]
+    plt.close(axes[0, 0].figure)

@@ -32,9 +32,8 @@ from softlens.framework.scrutability import Scrutability
 from softlens.framework.texts import OTHER, SHUFFLED
 from softlens.lm import LM, token_surprisal
 from softlens.lm.texts import logits_together
-from softlens.organism.front import undominated
 from softlens.readings.base import Reading
-from softlens.statistics import Resamples
+from softlens.statistics import Resamples, undominated
 from softlens.tasks import Task
 
 if TYPE_CHECKING:

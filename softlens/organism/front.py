@@ -7,7 +7,6 @@ language, with what they ask for, how well they do the task and how likely the L
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from softlens.organism import language as lang
 from softlens.organism.grammar import Grammar, grammar
 from softlens.organism.scores import nats, score_questions
 from softlens.organism.tasks import tasks
+from softlens.statistics import undominated
 from softlens.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -102,16 +102,4 @@ def _on_front(table: pd.DataFrame) -> np.ndarray:
     found[asks] = undominated(
         table["accuracy_vocab"][asks].to_numpy(), table["nats_per_token"][asks].to_numpy()
     )
-    return found
-
-
-def undominated(
-    gain: Sequence[float] | np.ndarray, cost: Sequence[float] | np.ndarray
-) -> np.ndarray:
-    """Which points no other equals or beats in both: more gain, less cost."""
-    gain, cost = np.asarray(gain), np.asarray(cost)
-    best, found = -np.inf, np.zeros(len(gain), dtype=bool)
-    for i in np.lexsort((-gain, cost)):
-        if gain[i] > best:
-            best, found[i] = gain[i], True
     return found

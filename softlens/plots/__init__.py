@@ -5,6 +5,7 @@ from softlens.plots.cells import heat_map
 from softlens.plots.comparison import plot_comparison
 from softlens.plots.controls import plot_controls
 from softlens.plots.front import plot_front
+from softlens.plots.goodhart import plot_overoptimisation
 from softlens.plots.history import plot_history
 from softlens.plots.nearest import (
     plot_lens,
@@ -12,11 +13,13 @@ from softlens.plots.nearest import (
     plot_nearest_by_metric,
     plot_path,
 )
+from softlens.plots.oddities import plot_oddities
 from softlens.plots.reading import plot_reading
 from softlens.plots.style import COLOURS, MARKERS, METHODS, look, save, show_plot, style
 from softlens.plots.surprisal import plot_surprisal
 from softlens.plots.tested import plot_curve, plot_faithfulness, plot_loss
 from softlens.plots.tokens import plot_bars, plot_tokens
+from softlens.plots.tradeoff import plot_price, plot_tradeoff
 from softlens.plots.weights import plot_weights
 
 __all__ = [
@@ -37,10 +40,14 @@ __all__ = [
     "plot_loss",
     "plot_nearest",
     "plot_nearest_by_metric",
+    "plot_oddities",
+    "plot_overoptimisation",
     "plot_path",
+    "plot_price",
     "plot_reading",
     "plot_surprisal",
     "plot_tokens",
+    "plot_tradeoff",
     "plot_weights",
     "save",
     "show_plot",

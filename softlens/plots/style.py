@@ -26,9 +26,9 @@ COLOURS = {
 }
 MARKERS = dict(zip(COLOURS, "osDP^X", strict=True))
 METHODS = ("soft", "pez", "rlprompt", "fluentprompt", "gcg", "sample", "race", "beam", "tandem")
-_METHOD_LOOK = dict(
-    zip(METHODS, zip(sns.color_palette("colorblind", 9), "osDP^Xv<*", strict=True), strict=True)
-)
+# The ninth of these colours, a yellow, is hardly seen on white.
+_TEN = sns.color_palette("colorblind", 10)
+_METHOD_LOOK = dict(zip(METHODS, zip([*_TEN[:8], _TEN[9]], "osDP^Xv<*", strict=True), strict=True))
 
 
 def look(name: str) -> tuple[Any, str]:

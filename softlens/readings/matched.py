@@ -24,9 +24,9 @@ from softlens.constraints import Ban, allowed_tokens
 from softlens.errors import SoftlensError
 from softlens.lm import LM, EncodedTexts
 from softlens.objectives import Objective
-from softlens.organism.front import undominated
 from softlens.proposals import Proposals, Setting
 from softlens.readings.base import Asked, Reading, reader
+from softlens.statistics import undominated
 from softlens.tuners.base import Problem, TunerOptions
 from softlens.tuners.pool import Pool, Row
 from softlens.tuners.tandem import TandemOptions, TandemTuner

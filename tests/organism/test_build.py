@@ -10,7 +10,7 @@ from softlens.organism import build as build_room
 from softlens.organism import gates
 from softlens.organism.__main__ import main
 from softlens.organism.build import RECIPES, build, gates_as_text, install, make, write_card
-from softlens.organism.front import undominated
+from softlens.statistics import undominated
 
 TINY = replace(RECIPES["organism"], hidden=16, layers=1, heads=2, steps=2, rows=4)
 SMALL = gates.Sizes(texts=8, enumerated=4, sampled=50, stride=400, seeds=0)

@@ -20,8 +20,9 @@ from softlens.organism import (
     readable_front,
 )
 from softlens.organism.build import BUNDLED
-from softlens.organism.front import COLUMNS, undominated
+from softlens.organism.front import COLUMNS
 from softlens.organism.tasks import tasks
+from softlens.statistics import undominated
 
 NAMES = BUNDLED
 SIZES = gates.Sizes(texts=512, enumerated=8, sampled=1000, stride=25, seeds=0)

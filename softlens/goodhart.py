@@ -1,0 +1,216 @@
+"""Over-optimisation: the proxy gets better and what it stands for gets worse. Where do they part?
+
+Goodhart's law on prompts. A tuner sees the proxy; the *gauges* held against it are those it does
+not see: another LM's surprisal, the worst token, repetition, label mass, transfer, and on the
+organism the grammar (compare Gao, Schulman and Hilton 2022, arXiv 2210.10760, for learned rewards).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from softlens.display import Result
+from softlens.errors import SoftlensError
+from softlens.statistics import mean_interval
+from softlens.tradeoff import hard_runs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Column = Callable[[pd.DataFrame], pd.Series]
+
+
+def _of(column: str) -> Column:
+    return lambda frame: frame[column].astype(float)
+
+
+def _nats(column: str) -> Column:
+    return lambda frame: frame[column].astype(float).map(np.log)
+
+
+def _on_task(frame: pd.DataFrame) -> pd.Series:
+    known = frame["asked_for"].notna()
+    return (frame["asks_for"] == frame["asked_for"]).astype(float).where(known)
+
+
+@dataclass(frozen=True)
+class HeldAgainst:
+    """A gauge that a proxy is held against."""
+
+    column: str
+    """The column of the table that it needs."""
+    take: Column
+    """How it is taken from the table."""
+    high: bool
+    """Whether high is good."""
+    least: float
+    """The smallest change that matters; less is no parting, however certain it is."""
+    label: str
+    """What it is called in pictures."""
+
+
+SHARE, NATS = 0.05, 0.25
+# fmt: off
+GAUGES: dict[str, HeldAgainst] = {
+    "accuracy": HeldAgainst("accuracy", _of("accuracy"), True, SHARE, "test accuracy"),
+    "label_mass": HeldAgainst("label_mass", _of("label_mass"), True, SHARE, "label mass"),
+    "judge_nats": HeldAgainst("judge_perplexity", _nats("judge_perplexity"), False, NATS,
+                              "judge (nats/token)"),
+    "max_surprisal": HeldAgainst("max_surprisal", _of("max_surprisal"), False, NATS,
+                                 "worst token (nats)"),
+    "repetition": HeldAgainst("repetition", _of("repetition"), False, SHARE, "repetition"),
+    "transfer_accuracy": HeldAgainst("transfer_accuracy", _of("transfer_accuracy"), True, SHARE,
+                                     "judge's accuracy"),
+    "grammatical": HeldAgainst("grammatical", _of("grammatical"), True, SHARE, "grammatical"),
+    "on_task": HeldAgainst("asks_for", _on_task, True, SHARE, "asks the task"),
+}
+# fmt: on
+
+PROXIED: dict[str, tuple[Column, str]] = {
+    "perplexity": (_of("nats_per_token"), "nats_per_token"),
+    "perplexity_target": (_of("nats_per_token"), "nats_per_token"),
+    "judge_perplexity": (_nats("judge_perplexity"), "judge_nats"),
+    "max_surprisal": (_of("max_surprisal"), "max_surprisal"),
+    "repetition": (_of("repetition"), "repetition"),
+    "label_mass": (_of("label_mass"), "label_mass"),
+}
+"""The column in which each proxy is seen, and the gauge that it is, which is then not held out."""
+PROXY, HELD_OUT, TASK = "proxy", "held out", "task"
+
+
+@dataclass(frozen=True, repr=False)
+class Overoptimisation(Result):
+    """A proxy and the held-out gauges along its weight, and where they part."""
+
+    frame: pd.DataFrame = field(repr=False, compare=False)
+    """``task, method, proxy, weight, gauge, role, better, mean, low, high, n``: means over seeds
+    with bootstrap intervals."""
+    parts: pd.DataFrame = field(repr=False, compare=False)
+    """``task, method, proxy, gauge, best_weight, parts_at, proxy_change, gauge_change, n``: the
+    first weight at which the proxy is better than at the gauge's best smaller weight, and the gauge
+    worse, both beyond their 95% intervals over seeds and by as much as matters (.05 of a share, .25
+    nats); NaN where they never part. Changes are means
+    over seeds from the best to that weight (from the best to the last where they never part)."""
+
+    @property
+    def headline(self) -> str:
+        """One line for a terminal."""
+        parted = int(self.parts["parts_at"].notna().sum())
+        return (
+            f"over-optimisation: the proxy and a gauge it does not see part in {parted} of "
+            f"{len(self.parts)} (method, task, gauge)"
+        )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Where they part; `frame` has the curves."""
+        return self.parts
+
+    def plot(self, ax: Any = None) -> NDArray[Any]:
+        """The proxy and each gauge against the weight, a row of panels a task."""
+        from softlens.plots import plot_overoptimisation
+
+        return plot_overoptimisation(self, ax)
+
+
+def overoptimisation(table: Any) -> Overoptimisation:
+    """Hold the proxy of each method against the gauges that it does not see, along its weight.
+
+    Runs without a proxy are the weight 0 of every proxy. Seeds are paired: a change is the mean of
+    the seeds' own changes.
+
+    Args:
+        table: a sweep, or its frame: ``task, method, proxy, weight, seed, accuracy``, the columns
+            of the proxies, and of those in `GAUGES` what there is.
+
+    Raises:
+        SoftlensError: no run with a proxy whose column is known, or no two weights of it.
+    """
+    frame = hard_runs(table, ["task", "method", "proxy", "weight", "seed", "accuracy"])
+    names = [name for name in frame["proxy"].unique() if name in PROXIED]
+    curves, parts = [], []
+    for proxy in names:
+        of = frame[frame["proxy"].isin([proxy, "none"])]
+        for (task, method), runs in of.groupby(["task", "method"], sort=False):
+            if not (runs["proxy"] == proxy).any() or runs["weight"].nunique() < 2:
+                continue
+            named = {"task": task, "method": method, "proxy": proxy}
+            seen, is_gauge = PROXIED[proxy]
+            long = [_long(runs, seen(runs), proxy, PROXY, is_gauge in _HIGH)]
+            for gauge, held in GAUGES.items():
+                if held.column not in runs or gauge == is_gauge:
+                    continue
+                if (values := held.take(runs)).notna().any():
+                    role = TASK if gauge == "accuracy" else HELD_OUT
+                    long.append(_long(runs, values, gauge, role, held.high))
+            tidy = pd.concat(long, ignore_index=True)
+            means = mean_interval(tidy, ["weight", "gauge", "role", "better"], "value")
+            curves.append(means.assign(**named))
+            parts += [
+                named
+                | _part(
+                    tidy, proxy, GAUGES[is_gauge].least if is_gauge in GAUGES else NATS, str(gauge)
+                )
+                for gauge in dict.fromkeys(tidy["gauge"])
+                if gauge != proxy
+            ]
+    if not curves:
+        raise SoftlensError(
+            f"No proxy stands at two weights in this table (proxies {list(frame['proxy'].unique())}"
+            f", weights {sorted(frame['weight'].dropna().unique())}): sweep one of {[*PROXIED]} "
+            "over several weights, 0 among them."
+        )
+    columns = ["task", "method", "proxy", "weight", "gauge", "role", "better"]
+    found = pd.concat(curves, ignore_index=True)[[*columns, "mean", "low", "high", "n"]]
+    found = found.sort_values(["task", "method", "proxy", "gauge", "weight"], ignore_index=True)
+    return Overoptimisation(found, pd.DataFrame(parts))
+
+
+_HIGH = {name for name, gauge in GAUGES.items() if gauge.high}
+
+
+def _long(runs: pd.DataFrame, values: pd.Series, gauge: str, role: str, high: bool) -> pd.DataFrame:
+    better = "higher" if high else "lower"
+    # Several runs of one seed and weight (lengths) are one repetition.
+    means = values.groupby([runs["seed"], runs["weight"]]).mean().rename("value")
+    return means.reset_index().assign(gauge=gauge, role=role, better=better)
+
+
+def _part(tidy: pd.DataFrame, proxy: str, least: float, gauge: str) -> dict[str, object]:
+    """The first weight at which the proxy is better than before, and the gauge worse."""
+    wide = {name: _oriented(tidy, name) for name in (proxy, gauge)}
+    weights = sorted(wide[gauge].columns)
+    best, last = weights[0], dict[str, object]()
+    for weight in weights[1:]:
+        changes = {}
+        for name, values in wide.items():
+            both = values[[best, weight]].dropna()
+            change = pd.DataFrame({"name": name, "change": both[weight] - both[best]})
+            (changes[name],) = mean_interval(change, ["name"], "change").to_dict("records")
+        last = {
+            "gauge": gauge,
+            "best_weight": best,
+            "parts_at": float("nan"),
+            "proxy_change": changes[proxy]["mean"],
+            "gauge_change": changes[gauge]["mean"],
+            "n": changes[gauge]["n"],
+        }
+        better = changes[proxy]["low"] > 0 and changes[proxy]["mean"] >= least
+        worse = changes[gauge]["high"] < 0 and changes[gauge]["mean"] <= -GAUGES[gauge].least
+        if better and worse:
+            return last | {"parts_at": weight}
+        if changes[gauge]["mean"] > 0:
+            best = weight
+    return last
+
+
+def _oriented(tidy: pd.DataFrame, gauge: str) -> pd.DataFrame:
+    """Seeds by weights, turned so that more is better."""
+    rows = tidy[tidy["gauge"] == gauge]
+    wide = rows.pivot(index="seed", columns="weight", values="value")
+    return wide if rows["better"].iloc[0] == "higher" else -wide

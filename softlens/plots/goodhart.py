@@ -1,0 +1,84 @@
+"""A proxy along its weight, beside the gauges that it does not see."""
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+from softlens.goodhart import GAUGES, HELD_OUT
+from softlens.plots.style import look, style
+
+if TYPE_CHECKING:
+    from softlens.goodhart import Overoptimisation
+
+
+def plot_overoptimisation(found: "Overoptimisation", ax: Any = None) -> np.ndarray:
+    """A row of panels for each task and proxy: the proxy first, then what is held against it.
+
+    Args:
+        found: what `softlens.overoptimisation` returned.
+        ax: Axes, as many as there are panels; a new figure unless given.
+
+    Returns:
+        The Axes. Lines are means over seeds, bands 95% bootstrap intervals; a star stands where a
+        gauge parts from the proxy: the one is better than at the gauge's best weight, the other
+        worse, both beyond their intervals. Arrows say which way is good.
+    """
+    frame = found.frame
+    rows = list(frame[["task", "proxy"]].drop_duplicates().itertuples(index=False, name=None))
+    held = [g for g in GAUGES if g in set(frame["gauge"])]
+    weights = sorted(frame["weight"].unique())
+    with style():
+        if ax is None:
+            size = (1.0 + 1.35 * (1 + len(held)), 0.7 + 1.35 * len(rows))
+            _, ax = plt.subplots(len(rows), 1 + len(held), figsize=size, sharex=True)
+        axes = np.asarray(ax).reshape(len(rows), 1 + len(held))
+        for number, (task, proxy) in enumerate(rows):
+            for panel, gauge in zip(axes[number], (proxy, *held), strict=True):
+                part = frame[(frame["task"] == task) & (frame["proxy"] == proxy)]
+                part = part[part["gauge"] == gauge]
+                if part.empty:
+                    panel.set_axis_off()
+                    continue
+                for method, line in part.groupby("method", sort=False):
+                    colour, marker = look(str(method))
+                    x = [weights.index(w) for w in line["weight"]]
+                    panel.plot(x, line["mean"], color=colour, marker=marker, ms=3, lw=1.2,
+                               label=str(method))  # fmt: skip
+                    panel.fill_between(x, line["low"], line["high"], color=colour, alpha=0.18, lw=0)
+                    _star(panel, found, (task, method, proxy, gauge), line, x, weights)
+                arrow = "↑" if part["better"].iloc[0] == "higher" else "↓"
+                name = GAUGES[gauge].label if gauge in GAUGES else f"{proxy} (proxy)"
+                dark = part["role"].iloc[0] == HELD_OUT
+                if number == 0:
+                    panel.set_title(f"{name.replace('_', ' ')} {arrow}", fontsize=7.5,
+                                    color="0.1" if dark else "0.45")  # fmt: skip
+                if number == len(rows) - 1:
+                    panel.set_xticks(range(len(weights)), [f"{w:g}" for w in weights], fontsize=6.5)
+                panel.tick_params(labelsize=6.5)
+                if arrow == "↑":
+                    panel.set_ylim(-0.06, 1.06)
+                else:
+                    panel.set_ylim(bottom=0)
+                sns.despine(ax=panel)
+            axes[number, 0].set_ylabel(task)
+        axes[-1, 0].set_xlabel("weight")
+        axes[0, -1].plot([], [], "*", color="black", ms=7, label="parts from\nthe proxy here")
+        handles: dict[str, Any] = {}
+        for panel in axes[0]:
+            drawn, labels = panel.get_legend_handles_labels()
+            handles |= dict(zip(labels, drawn, strict=True))
+        axes[0, -1].legend(handles.values(), handles.keys(), loc="upper left", fontsize=7,
+                           bbox_to_anchor=(1.02, 1.0))  # fmt: skip
+    return axes
+
+
+def _star(panel: Any, found: Any, key: tuple, line: Any, x: list[int], weights: list) -> None:
+    parts = found.parts
+    columns = ["task", "method", "proxy", "gauge"]
+    here = parts[[tuple(row) == key for row in parts[columns].to_numpy()]]
+    if len(here) and np.isfinite(here["parts_at"].iloc[0]):
+        at = weights.index(here["parts_at"].iloc[0])
+        height = line["mean"].to_numpy()[x.index(at)]
+        panel.plot(at, height, "*", color="black", ms=8, zorder=5)

@@ -1,0 +1,304 @@
+"""Interpretability against performance over many runs: fronts, their area, the gap taken apart.
+
+Tables in, tables out; a table has a row a run, as `Sweep.frame`. A seed is one repetition of a
+whole experiment, so that everything is first computed within a seed and then averaged: the best
+seed alone is never shown. Among the runs of a seed dev selects, and test is what is reported.
+
+Soft prompts have no surprisal of their own and are left out; what they reach is a line beside.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import permutation_test
+
+from softlens.errors import SoftlensError
+from softlens.organism import readable_front
+from softlens.statistics import mean_interval, table_of, undominated
+
+log = logging.getLogger(__name__)
+
+GAIN, COST, SELECT = "accuracy", "nats_per_token", "accuracy_dev"
+GOLD, BOUND = "gold front", "pooled bound"
+ASKS = 0.5
+"""Label mass below which a sentence of the language does not ask for a label word at all."""
+
+
+def hard_runs(table: Any, needed: Sequence[str] = ()) -> pd.DataFrame:
+    """The runs of a table whose prompts are tokens, and so have a surprisal.
+
+    Raises:
+        SoftlensError: no table, an empty one, one without a column that is needed, or one of soft
+            prompts alone.
+    """
+    frame = table_of(table, needed)
+    if "scored" in frame.columns:
+        frame = frame[frame["scored"] != "soft"]
+    elif "method" in frame.columns:
+        frame = frame[frame["method"] != "soft"]
+    if frame.empty:
+        raise SoftlensError(
+            "Got soft prompts only: they have no surprisal, and so no place on a front. Add the "
+            "runs of a method that finds tokens, as 'pez'."
+        )
+    return frame.reset_index(drop=True)
+
+
+def fronts(
+    table: Any,
+    by: Sequence[str] = ("task", "method"),
+    gain: str = GAIN,
+    cost: str = COST,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """The Pareto front of each group, with its uncertainty over seeds.
+
+    For each seed: what may be had at each surprisal, the test `gain` of the run that is best on dev
+    among those at most so surprising (``chance`` where there is none, which needs no prompt). The
+    front is the mean of these steps over seeds, an *attainment function* (Grunert da Fonseca,
+    Fonseca and Hall 2001), with a bootstrap interval at each step.
+
+    Args:
+        table: a sweep, or its frame: `by`, ``seed``, ``accuracy_dev``, ``chance``, and the two.
+        by: columns that make the groups.
+        gain: the column that should be high, in [0, 1].
+        cost: the column that should be low, in nats per token.
+        confidence: of the intervals.
+
+    Returns:
+        ``*by, <cost>, mean, low, high, n``: steps from left to right; `n` seeds. The interval is
+        NaN, and a warning is logged, where there is one seed.
+
+    Raises:
+        SoftlensError: a table that lacks something, or of soft prompts only.
+    """
+    frame = hard_runs(table, [*by, "seed", SELECT, "chance", gain, cost])
+    parts = []
+    for key, group in frame.groupby(list(by), sort=False):
+        costs = np.unique(group[cost].dropna())
+        for seed, runs in group.groupby("seed"):
+            columns: dict[str, Any] = {**dict(zip(by, key, strict=True)), "seed": seed}
+            columns |= {cost: costs, "gain": attained(runs, costs, gain, cost)}
+            parts.append(pd.DataFrame(columns))
+    steps = pd.concat(parts, ignore_index=True)
+    found = mean_interval(steps, [*by, cost], "gain", confidence)
+    if alone := sorted({str(row[: len(by)]) for row in found[found["n"] < 2].to_numpy().tolist()}):
+        log.warning("One seed has no interval: %s. Run at least three.", ", ".join(alone))
+    return found
+
+
+def attained(
+    runs: pd.DataFrame, costs: Sequence[float] | np.ndarray, gain: str = GAIN, cost: str = COST
+) -> np.ndarray:
+    """Test gain of the run that is best on dev among those that cost at most each of `costs`.
+
+    Of equals on dev, the cheapest. Chance where nothing is so cheap.
+    """
+    order = runs.dropna(subset=[cost]).sort_values([cost, SELECT], ascending=[True, False])
+    best_dev, reached = -np.inf, float(runs["chance"].iloc[0])
+    values = np.full(len(costs), reached)
+    for at, dev, value in order[[cost, SELECT, gain]].to_numpy():
+        if dev > best_dev:
+            best_dev = dev
+            values[np.asarray(costs) >= at] = value
+    return values
+
+
+def reference(frame: pd.DataFrame, gain: str = GAIN, cost: str = COST) -> pd.DataFrame:
+    """What could be had at each surprisal, for each task of a table.
+
+    On the organism's own tasks the *gold front*: of all questions of its language that ask for a
+    label word, those that none beats (`softlens.organism.readable_front`). Elsewhere nobody knows
+    it, and the *pooled bound* takes its place: the best of all methods and seeds together, chosen
+    on dev. The true front lies on or above it.
+
+    Returns:
+        ``task, reference, text, <cost>, <gain>``, steps from left to right.
+    """
+    parts = []
+    for task, runs in frame.groupby("task", sort=False):
+        if set(runs["lm"]) == {"organism"}:
+            gold = readable_front(str(task))
+            known = gold[gold["label_mass"] >= ASKS]
+            best, name = undominated(known[gain].to_numpy(), known[cost].to_numpy()), GOLD
+        else:
+            known = runs.dropna(subset=[cost, SELECT])
+            best, name = undominated(known[SELECT].to_numpy(), known[cost].to_numpy()), BOUND
+        front = known[best].sort_values(cost)[["text", cost, gain]]
+        parts.append(front.assign(task=task, reference=name))
+    found = pd.concat(parts, ignore_index=True)
+    return found[["task", "reference", "text", cost, gain]]
+
+
+def price_split(
+    table: Any, gold: pd.DataFrame | None = None, gain: str = GAIN, cost: str = COST
+) -> pd.DataFrame:
+    """The gap of each run to the best readable prompt, in two parts that add up to it.
+
+    *Price of interpretability*: what the front itself loses at the run's surprisal; nobody who
+    wants a prompt so fluent can have more. *Price of the optimiser*: the rest, what could be had at
+    that surprisal and was not found. It is negative for a run above the front: a prompt that is no
+    sentence, and does the task.
+
+    Args:
+        table: a sweep, or its frame: ``task, lm, chance`` and the two columns.
+        gold: ``task, <cost>, <gain>`` of prompts that could be had, ``reference`` if it has a name;
+            None: what `reference` gives.
+        gain: the column that should be high, in [0, 1].
+        cost: the column that should be low, in nats per token.
+
+    Returns:
+        The rows of `table` (soft prompts left out) and ``reference, best, reachable, gap,
+        price_of_interpretability, price_of_optimiser``. Below the most fluent prompt of the front
+        chance is reachable. With a pooled bound in place of the gold front both `gap` and
+        `price_of_optimiser` are at least what is written.
+
+    Raises:
+        SoftlensError: a table that lacks something; a task without a reference.
+    """
+    frame = hard_runs(table, ["task", "lm", "chance", gain, cost])
+    front = reference(frame, gain, cost) if gold is None else table_of(gold, ["task", gain, cost])
+    parts = []
+    for task, runs in frame.groupby("task", sort=False):
+        known = front[front["task"] == task]
+        if known.empty:
+            raise SoftlensError(
+                f"No prompt of the task {task!r} is in gold; it has {list(front['task'].unique())}."
+            )
+        best = known[undominated(known[gain].to_numpy(), known[cost].to_numpy())]
+        best = best.sort_values(cost)
+        # A front whose steps are chosen on dev may fall on test; what is had stays had.
+        steps = np.maximum.accumulate(best[gain].to_numpy())
+        place = np.searchsorted(best[cost].to_numpy(), runs[cost].to_numpy(), side="right")
+        floor = np.minimum(runs["chance"].to_numpy(), steps[-1])
+        reachable = np.where(place > 0, steps[np.maximum(place - 1, 0)], floor)
+        reachable = np.maximum(reachable, floor)
+        name = known["reference"].iloc[0] if "reference" in known else "given front"
+        parts.append(
+            runs.assign(
+                reference=name,
+                best=steps[-1],
+                reachable=reachable,
+                gap=steps[-1] - runs[gain],
+                price_of_interpretability=steps[-1] - reachable,
+                price_of_optimiser=reachable - runs[gain],
+            )
+        )
+    return pd.concat(parts).sort_index()
+
+
+def hypervolume(
+    table: Any,
+    by: Sequence[str] = ("task", "method"),
+    most: float | int | None = None,
+    gain: str = GAIN,
+    cost: str = COST,
+) -> pd.DataFrame:
+    """The area between each seed's front and chance: 1 if all were right at no surprisal.
+
+    Args:
+        table: a sweep, or its frame, as for `fronts`.
+        by: columns that make the groups.
+        most: surprisal up to which the area is taken; None: the largest of the table's task, the
+            same for all groups of a task.
+        gain: the column that should be high.
+        cost: the column that should be low.
+
+    Returns:
+        ``*by, seed, hypervolume, most``; `softlens.statistics.mean_interval` averages over seeds.
+    """
+    frame = hard_runs(table, [*by, "task", "seed", SELECT, "chance", gain, cost])
+    rows = []
+    for key, group in frame.groupby(list(by), sort=False):
+        alike = frame[frame["task"] == group["task"].iloc[0]]
+        end = float(alike[cost].max()) if most is None else float(most)
+        if end <= 0:
+            raise SoftlensError(f"Got most={most}, wanted a surprisal above 0 nats per token.")
+        for seed, runs in group.groupby("seed"):
+            area = _area(runs, end, gain, cost)
+            named = dict(zip(by, key, strict=True))
+            rows.append({**named, "seed": seed, "hypervolume": area, "most": end})
+    return pd.DataFrame(rows)
+
+
+def _area(runs: pd.DataFrame, end: float, gain: str, cost: str) -> float:
+    costs = np.unique(runs[cost].dropna())
+    costs = costs[costs < end]
+    chance = float(runs["chance"].iloc[0])
+    heights = attained(runs, costs, gain, cost) - chance
+    return float((heights * np.diff([*costs, end])).sum() / (end * (1 - chance)))
+
+
+def compare_methods(
+    table: Any, value: str = GAIN, by: Sequence[str] = ("task",), variant: str = "method"
+) -> pd.DataFrame:
+    """Methods held against each other in pairs, seed by seed.
+
+    Two methods are compared on what both ran (the same seed, proxy, weight and length), which is
+    averaged within a seed. The test flips the signs of the seeds' differences, all ways that there
+    are (an exact permutation test); few seeds cannot give a small p, and `least_p` says how small.
+
+    Args:
+        table: a sweep, or its frame.
+        value: the column compared.
+        by: columns that make the groups.
+        variant: the column whose values are compared.
+
+    Returns:
+        ``*by, one, other, difference, low, high, n, p, p_holm, least_p``: one minus other, its
+        bootstrap interval over `n` seeds, and p adjusted for all pairs (Holm 1979).
+
+    Raises:
+        SoftlensError: fewer than two methods, or pairs with fewer than two seeds in common.
+    """
+    alike = [c for c in ("seed", "proxy", "weight", "length") if c in table_of(table, ["seed"])]
+    frame = table_of(table, [*by, variant, value, "seed"])
+    rows, differences = [], []
+    for key, group in frame.groupby(list(by), sort=False):
+        named = dict(zip(by, key, strict=True))
+        means = group.groupby([variant, *alike], dropna=False)[value].mean()
+        for one, other in combinations(dict.fromkeys(group[variant]), 2):
+            both = pd.concat([means[one], means[other]], axis=1, join="inner", keys=["a", "b"])
+            by_seed = (both["a"] - both["b"]).groupby("seed").mean().dropna()
+            if len(by_seed) < 2:
+                raise SoftlensError(
+                    f"{one!r} and {other!r} share {len(by_seed)} seeds at the same weights "
+                    f"({named}), wanted at least 2: run more seeds, or leave one of them out."
+                )
+            rows.append(named | {"one": one, "other": other, "p": _sign_flip(by_seed)})
+            pair = {"difference": by_seed.to_numpy(), "pair": len(rows) - 1}
+            differences.append(pd.DataFrame(pair))
+    if not rows:
+        raise SoftlensError(
+            f"Got one {variant} in each group, wanted at least two to compare: "
+            f"{list(frame[variant].unique())}."
+        )
+    found = mean_interval(pd.concat(differences), ["pair"], "difference").drop(columns="pair")
+    found = pd.concat([pd.DataFrame(rows), found.rename(columns={"mean": "difference"})], axis=1)
+    found["p_holm"] = _holm(found["p"].to_numpy())
+    found["least_p"] = 2.0 ** (1 - found["n"])
+    columns = ["one", "other", "difference", "low", "high", "n", "p", "p_holm", "least_p"]
+    return found[[*by, *columns]]
+
+
+def _sign_flip(differences: pd.Series) -> float:
+    """Two-sided p of the mean difference, over all flips of signs."""
+    values = differences.to_numpy()
+    if not np.any(values):
+        return 1.0
+    every = {"permutation_type": "samples", "n_resamples": 10_000, "rng": 0}
+    return float(permutation_test((values,), np.mean, **every).pvalue)
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    found = np.empty_like(p)
+    found[order] = np.minimum(adjusted, 1.0)
+    return found

@@ -1,0 +1,110 @@
+"""Where a proxy and what it stands for part, on curves whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from softlens import SoftlensError, overoptimisation
+
+WEIGHTS = (0.0, 0.1, 0.3, 1.0)
+
+
+def sweep(accuracy, mass, nats, seeds=4, spread=0.0, **more):
+    """Runs along the weights, each gauge a curve, seeds shifted all along by `spread`."""
+    rows = []
+    for seed in range(seeds):
+        # A seed's own level shifts all its weights alike; its noise is small beside the changes.
+        for i, weight in enumerate(WEIGHTS):
+            noise = spread * seed + 0.001 * ((seed * 7 + i * 3) % 5)
+            rows.append(
+                {"task": "made", "method": "pez", "seed": seed, "weight": weight,
+                 "proxy": "perplexity" if weight else "none", "scored": "tokens",
+                 "accuracy": accuracy[i] + noise, "label_mass": mass[i] + noise,
+                 "nats_per_token": nats[i] + noise, "judge_perplexity": np.exp(nats[i] + noise)}
+            )  # fmt: skip
+    return pd.DataFrame(rows).assign(**more)
+
+
+def test_they_part_where_the_gauge_turns():
+    found = overoptimisation(sweep([0.6, 0.8, 0.7, 0.5], [0.5, 0.6, 0.7, 0.8], [9, 7, 5, 3]))
+    parts = found.parts.set_index("gauge")
+    # Better up to .1, worse from .3 on, while the surprisal falls all along.
+    assert parts.loc["accuracy", "best_weight"] == 0.1
+    assert parts.loc["accuracy", "parts_at"] == 0.3
+    assert parts.loc["accuracy", "gauge_change"] == pytest.approx(-0.1, abs=0.01)
+    assert parts.loc["accuracy", "proxy_change"] == pytest.approx(2.0, abs=0.01)
+    # The mass rises all along, and the judge agrees: nothing parts.
+    assert np.isnan(parts.loc["label_mass", "parts_at"])
+    assert np.isnan(parts.loc["judge_nats", "parts_at"])
+    assert parts.loc["accuracy", "n"] == 4
+    roles = found.frame.drop_duplicates("gauge").set_index("gauge")["role"]
+    assert roles.to_dict() == {
+        "accuracy": "task", "label_mass": "held out", "judge_nats": "held out",
+        "perplexity": "proxy",
+    }  # fmt: skip
+
+
+def test_a_proxy_that_does_not_improve_cannot_be_over_optimised():
+    found = overoptimisation(sweep([0.8, 0.7, 0.6, 0.5], [0.5] * 4, [5, 5, 5, 5]))
+    assert found.parts["parts_at"].isna().all()
+
+
+def test_differences_between_seeds_do_not_hide_a_change():
+    found = overoptimisation(sweep([0.8, 0.7, 0.6, 0.5], [0.5] * 4, [9, 7, 5, 3], spread=0.2))
+    parts = found.parts.set_index("gauge")
+    assert parts.loc["accuracy", "parts_at"] == 0.1
+    means = found.frame[found.frame["gauge"] == "accuracy"]
+    # The curve's own interval is wide all the same.
+    assert (means["high"] - means["low"]).min() > 0.2
+
+
+def test_what_is_certain_and_does_not_matter_is_no_change():
+    found = overoptimisation(sweep([0.8] * 4, [0.9, 0.89, 0.88, 0.87], [9, 8.9, 8.8, 3]))
+    assert found.parts["parts_at"].isna().all()
+    found = overoptimisation(sweep([0.8] * 4, [0.9, 0.8, 0.7, 0.6], [9, 8.9, 8.8, 3]))
+    # The surprisal has not fallen by as much as matters before the last weight.
+    assert found.parts.set_index("gauge").loc["label_mass", "parts_at"] == 1.0
+
+
+def test_noise_is_no_change():
+    rng = np.random.default_rng(0)
+    frame = sweep([0.7] * 4, [0.5] * 4, [9, 7, 5, 3], seeds=6)
+    frame["accuracy"] = 0.7 + 0.1 * rng.normal(size=len(frame))
+    parts = overoptimisation(frame).parts.set_index("gauge")
+    assert np.isnan(parts.loc["accuracy", "parts_at"])
+
+
+def test_the_gauge_that_is_the_proxy_is_not_held_out():
+    frame = sweep([0.8, 0.7, 0.6, 0.5], [0.5, 0.6, 0.7, 0.8], [9, 7, 5, 3])
+    frame.loc[frame["proxy"] != "none", "proxy"] = "label_mass"
+    found = overoptimisation(frame)
+    assert set(found.frame["gauge"]) == {"label_mass", "accuracy", "judge_nats"}
+    assert found.frame.loc[found.frame["role"] == "proxy", "better"].eq("higher").all()
+    assert found.parts.set_index("gauge").loc["accuracy", "parts_at"] == 0.1
+
+
+def test_gauges_of_the_organism_and_absent_ones():
+    frame = sweep([0.8, 0.7, 0.6, 0.5], [0.5] * 4, [9, 7, 5, 3])
+    frame = frame.assign(asks_for="nothing", asked_for="whole", grammatical=frame["weight"] > 0.1)
+    frame.loc[frame["weight"] == 0, "asks_for"] = "whole"
+    found = overoptimisation(frame.astype({"grammatical": object}))
+    on_task = found.frame[found.frame["gauge"] == "on_task"].set_index("weight")["mean"]
+    assert on_task.tolist() == [1, 0, 0, 0]
+    grammatical = found.frame[found.frame["gauge"] == "grammatical"].set_index("weight")["mean"]
+    assert grammatical.tolist() == [0, 0, 1, 1]
+    parts = found.parts.set_index("gauge")
+    assert parts.loc["on_task", "parts_at"] == 0.1
+    # Off the organism nobody knows, and no curve is drawn.
+    off = overoptimisation(frame.assign(asked_for=None, grammatical=None))
+    assert not {"on_task", "grammatical"} & set(off.frame["gauge"])
+
+
+def test_tables_without_a_curve_are_refused():
+    frame = sweep([0.5] * 4, [0.5] * 4, [5] * 4)
+    with pytest.raises(SoftlensError, match="No proxy stands at two weights"):
+        overoptimisation(frame[frame["weight"] == 0.3])
+    with pytest.raises(SoftlensError, match="No proxy stands at two weights.*'none'"):
+        overoptimisation(frame[frame["proxy"] == "none"])
+    with pytest.raises(SoftlensError, match="Got a table without rows"):
+        overoptimisation(frame.iloc[:0])
+    assert "part in" in overoptimisation(frame).headline
