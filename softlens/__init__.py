@@ -10,7 +10,8 @@
     sl.nearest_tokens(lm, run.prompt, k=5)      # what its vectors are nearest to
     sl.surprisal(lm, run.prompt, task)          # how unexpected that is; nats per token
     sl.attribute(lm, task, run.prompt)          # which positions carry the answer
-    sl.compare_attributions(lm, task, run.prompt)   # ... and which method to believe
+    sl.attribute(lm, task, run.prompt, of="text")   # ... and which words of the texts
+    sl.compare_attributions(lm, task, run.prompt)   # which of its methods to believe
     reading = sl.read(lm, run.prompt, "matched", task)      # a text that does as the prompt does
     sl.faithfulness(lm, task, run.prompt, reading)          # does it?
     sl.scrutability(lm, task, reading)          # could a person understand and check it?
@@ -34,8 +35,11 @@ from softlens import organism
 from softlens.attribution import (
     Attribution,
     AttributionComparison,
+    FadeIn,
+    WordAttribution,
     attribute,
     compare_attributions,
+    fade_in,
 )
 from softlens.catalogue import load_task
 from softlens.decode import NearestTokens, nearest_tokens
@@ -93,6 +97,7 @@ __all__ = [
     "Criterion",
     "DamagedFileError",
     "Evaluation",
+    "FadeIn",
     "Faithfulness",
     "LogitLens",
     "MissingExtraError",
@@ -113,6 +118,7 @@ __all__ = [
     "Surprisal",
     "Task",
     "Verdict",
+    "WordAttribution",
     "attribute",
     "compare_attributions",
     "compare_methods",
@@ -120,6 +126,7 @@ __all__ = [
     "distil",
     "evaluate",
     "evaluate_all",
+    "fade_in",
     "faithfulness",
     "faithfulness_all",
     "fronts",

@@ -141,6 +141,13 @@ def prompt_vectors(lm: LM, task: Task, prompt: AnyPrompt) -> torch.Tensor:
     return prompt.vectors.to(lm.device)
 
 
+def scored_as(prompt: AnyPrompt) -> Scored:
+    """What the LM is fed for `prompt`: soft vectors, token ids, or a text's own tokens."""
+    if isinstance(prompt, Prompt):
+        return "tokens" if prompt.is_hard else "soft"
+    return "text"
+
+
 def _best_on_dev(lm: LM, task: Task, prompts: Sequence[str], truncate: bool) -> str:
     """The prompt with the highest accuracy on dev, then the lowest loss."""
     vectors = [prompt_vectors(lm, task, prompt) for prompt in prompts]
@@ -180,11 +187,7 @@ def _evaluation(
             "p_label": of_label.exp().numpy(),
         }
     )
-    if isinstance(prompt, Prompt):
-        scored: Scored = "tokens" if prompt.is_hard else "soft"
-        text = prompt.text
-    else:
-        scored, text = "text", prompt or ""
+    text = prompt.text if isinstance(prompt, Prompt) else prompt or ""
     right = words.cpu()[labels]
     return Evaluation(
         accuracy=float((predicted == labels).float().mean()),
@@ -197,7 +200,7 @@ def _evaluation(
         },
         n=len(labels),
         split=split,
-        scored=scored,
+        scored=scored_as(prompt),
         prompt_text=text,
         frame=frame,
     )

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
-from softlens.attribution.game import Game, make_game
-from softlens.attribution.methods import EXACT_LENGTH, METHODS, exact_shapley, shapley
+from softlens.attribution.game import Game, Texts, make_game
+from softlens.attribution.methods import METHODS, checked, plan, shapley
 from softlens.attribution.planted import plant, randomised
-from softlens.attribution.view import Attribution, checked, of_game
+from softlens.attribution.view import Attribution, of_game
 from softlens.display import Result, visible
 from softlens.errors import SoftlensError
 from softlens.evaluation import AnyPrompt, prompt_vectors
@@ -98,9 +98,9 @@ def compare_attributions(
     *,
     planted: int = 3,
     randomise: bool = True,
-    texts: int | None = None,
+    texts: Texts = None,
     split: str = "test",
-    samples: int = 64,
+    samples: int | None = None,
     steps: int = 64,
     seed: int = 0,
     truncate: bool = False,
@@ -122,9 +122,10 @@ def compare_attributions(
         planted: how many prompts to plant (see `softlens.attribution.plant`), of the length of the
             first prompt, to see whether the planted position is found; 0 plants none.
         randomise: compare each method with itself on an LM whose weights are shuffled.
-        texts: how many texts; see `softlens.attribute` for this and what follows.
+        texts: how many texts, or which; see `softlens.attribute` for this and what follows.
         split: "test", "dev" or "train".
-        samples: permutations, where Shapley values are sampled.
+        samples: permutations, where Shapley values are sampled; the reference has four times as
+            many of its own.
         steps: points of the path of integrated gradients.
         seed: of everything that is drawn.
         truncate: shorten texts that exceed the LM's context.
@@ -159,12 +160,14 @@ def compare_attributions(
 
     broken = randomised(lm, seed) if randomise else None
     rows: list[dict[str, Any]] = []
+    all_exact = True
     bar = tqdm(total=(len(asked) + planted) * len(names), desc="attributions", delay=2,
                leave=False, disable=not progress)  # fmt: skip
     rng = np.random.default_rng(seed)
     for number, prompt in enumerate(asked):
         judge = game_of(lm, prompt)
-        reference = _reference(judge, samples, seed)
+        reference, exact = _reference(judge, samples, seed)
+        all_exact &= exact
         shuffled = None
         if broken is not None:
             vectors = prompt_vectors(lm, task, prompt)
@@ -182,7 +185,7 @@ def compare_attributions(
                 row["randomised_correlation"] = _spearman(scores, again.by_text.mean(axis=0))
             rows.append(row | {"seconds": seconds})
             bar.update()
-        orders = [rng.permutation(judge.length) for _ in range(RANDOM_ORDERS)]
+        orders = [rng.permutation(judge.players) for _ in range(RANDOM_ORDERS)]
         rows.append({"prompt": number, "method": CHANCE, **_retention(judge, orders)})
     hidden: list[dict[str, Any]] = []
     length = len(prompt_vectors(lm, task, asked[0]))
@@ -210,13 +213,12 @@ def compare_attributions(
         hidden.append({"seed": seed + number, "method": CHANCE, "position": position,
                        "recovered": 1 / length, "gain": gain})  # fmt: skip
     bar.close()
-    exact = all(len(prompt_vectors(lm, task, p)) <= EXACT_LENGTH for p in asked)
     return AttributionComparison(
         target=judge.target.name,
         unit=judge.target.unit,
         absent=absent,
         n=len(judge.texts),
-        reference="exact Shapley values" if exact else "Shapley values, sampled where long",
+        reference="exact Shapley values" if all_exact else "Shapley values, sampled where long",
         frame=pd.DataFrame(rows),
         planted=pd.DataFrame(
             hidden, columns=["seed", "method", "position", "found", "recovered", "gain"]
@@ -228,21 +230,22 @@ def _knows_absence(method: str) -> bool:
     return method not in METHODS or METHODS[method].absent is not None
 
 
-def _reference(game: Game, samples: int, seed: int) -> np.ndarray:
-    if game.length <= EXACT_LENGTH:
-        return exact_shapley(game).mean(axis=0)
-    return shapley(game, 4 * samples, 0, seed + 1).by_text.mean(axis=0)
+def _reference(game: Game, samples: int | None, seed: int) -> tuple[np.ndarray, bool]:
+    """Shapley values to hold others against, and whether they are exact."""
+    count, _ = plan(game, samples)
+    found = shapley(game, None if count is None else 4 * count, 0, seed + 1)
+    return found.by_text.mean(axis=0), found.sampling_error is None
 
 
 def _retention(game: Game, orders: Sequence[np.ndarray]) -> dict[str, float]:
     """Comprehensiveness and sufficiency of orders (most important first), mean over orders."""
     present = []
     for order in orders:
-        for k in range(1, game.length):
-            kept = np.zeros(game.length, dtype=bool)
+        for k in range(1, game.players):
+            kept = np.zeros(game.players, dtype=bool)
             kept[order[:k]] = True
             present += [kept, ~kept]
-    values = game.values(np.array([np.ones(game.length, dtype=bool), *present])).mean(axis=1)
+    values = game.values(np.array([np.ones(game.players, dtype=bool), *present])).mean(axis=1)
     return {
         "comprehensiveness": float(values[0] - values[2::2].mean()),
         "sufficiency": float(values[0] - values[1::2].mean()),

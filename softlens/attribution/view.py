@@ -1,17 +1,19 @@
 """The view: `attribute`, and what it returns."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 import pandas as pd
 
-from softlens.attribution.game import TARGETS, Game, make_game
-from softlens.attribution.methods import METHODS
+from softlens.attribution.game import Game, Texts, make_game
+from softlens.attribution.methods import METHODS, checked
+from softlens.attribution.targets import TARGETS
+from softlens.attribution.words import WordAttribution, of_words
 from softlens.decode import position_ids
 from softlens.display import Result, marks, piece, show, token_boxes, visible
 from softlens.errors import SoftlensError, near
-from softlens.evaluation import AnyPrompt
+from softlens.evaluation import AnyPrompt, scored_as
 from softlens.lm import LM
 from softlens.prompts import Prompt
 from softlens.tasks import Task
@@ -108,6 +110,23 @@ class Attribution(Result):
         return boxes + super()._repr_html_()
 
 
+OF = ("prompt", "text")
+
+
+@overload
+def attribute(
+    lm: LM, task: Task, prompt: AnyPrompt, method: str = ..., target: str | tuple[str, str] = ...,
+    absent: str | None = ..., *, of: Literal["prompt"] = ..., texts: Texts = ..., split: str = ...,
+    samples: int | None = ..., steps: int = ..., seed: int = ..., truncate: bool = ...,
+    progress: bool = ...,
+) -> Attribution: ...  # fmt: skip
+@overload
+def attribute(
+    lm: LM, task: Task, prompt: AnyPrompt, method: str = ..., target: str | tuple[str, str] = ...,
+    absent: str | None = ..., *, of: Literal["text"], texts: Texts = ..., split: str = ...,
+    samples: int | None = ..., steps: int = ..., seed: int = ..., truncate: bool = ...,
+    progress: bool = ...,
+) -> WordAttribution: ...  # fmt: skip
 def attribute(
     lm: LM,
     task: Task,
@@ -116,78 +135,60 @@ def attribute(
     target: str | tuple[str, str] = "log_prob",
     absent: str | None = None,
     *,
-    texts: int | None = None,
+    of: str = "prompt",
+    texts: Texts = None,
     split: str = "test",
-    samples: int = 64,
+    samples: int | None = None,
     steps: int = 64,
     seed: int = 0,
     truncate: bool = False,
     progress: bool = True,
-) -> Attribution:
-    """Which positions of `prompt`, soft or hard, carry the answer.
+) -> Attribution | WordAttribution:
+    """What carries the answer: which positions of `prompt`, soft or hard, or which words of texts.
 
     Args:
         lm: the LM.
         task: the task whose texts and label words are used.
-        prompt: a `Prompt` or a text.
-        method: "shapley" (exact to length 12, sampled above), "leave_one_out",
-            "integrated_gradients", "gradient_x_input", or "attention_rollout", the weak baseline.
+        prompt: a `Prompt` or a text; of words of texts, None too, the empty prompt.
+        method: "shapley", "leave_one_out", "integrated_gradients", "gradient_x_input", or
+            "attention_rollout", the weak baseline.
         target: what is attributed. "log_prob" of the right label word among the label words, or
             "log_prob_vocab" among all tokens (nats); "contrast", the right label's logit minus the
             other's, of two label words to be named where there are more (nats); "accuracy" in
-            [0, 1]; "kl", how near the prediction is to that with the whole prompt (nats).
+            [0, 1]; "kl", how near the prediction is to that with everything present (nats).
         absent: what positions are where they are absent: "removed", "mean_embedding",
             "random_row" or "zero". None is the method's own: removed for Shapley and
             leave-one-out, the mean embedding for integrated gradients, zero for gradient x input.
-        texts: how many of the split's first texts; None is 32, or 4 for an LM of more than ten
-            million parameters.
+        of: "prompt": its positions share out what it adds, on the mean over texts. "text": the
+            words of each text do, while the prompt stands there whole.
+        texts: how many of the split's first texts, or a list of places in the split. None is 32,
+            or 4 for an LM of more than ten million parameters; of words, 4 or 1.
         split: "test", "dev" or "train".
-        samples: permutations, where Shapley values are sampled.
+        samples: permutations to draw for Shapley values, which are exact where all coalitions are
+            no more work. None: exact to 12 positions, else 64 (of words 16); on an LM of more than
+            ten million parameters exact while that takes about two seconds, else what takes
+            seconds, at least 8. The result says which, and the error of sampling.
         steps: points of the path of integrated gradients.
         seed: of sampled permutations and of random rows.
         truncate: shorten texts that exceed the LM's context, keeping their end.
         progress: show a bar where it takes more than two seconds.
 
+    Returns:
+        An `Attribution`, or a `WordAttribution` of the words of texts.
+
     Raises:
         SoftlensError: an unknown name; the empty prompt; a target without a gradient for a method
             that follows it; "removed" for such a method; a prompt of another LM.
     """
+    if of not in OF:
+        raise SoftlensError(f"Got of={of!r}, wanted one of {OF}.{near(of, OF)}")
     chosen = checked(method, target, absent)
+    if of == "text":
+        return of_words(lm, task, prompt, method, target, chosen, texts, split, samples, steps,
+                        seed, truncate, progress)  # fmt: skip
     game = make_game(lm, task, prompt, target, chosen or "removed", texts, split, seed, truncate,
                      progress)  # fmt: skip
     return of_game(game, method, chosen, prompt, task, split, samples, steps, seed)
-
-
-def checked(method: str, target: str | tuple[str, str], absent: str | None) -> str | None:
-    """What absence means for `method`, after checking that it can have this target."""
-    if method not in METHODS:
-        raise SoftlensError(
-            f"Unknown method {method!r}.{near(method, METHODS)} Known: {[*METHODS]}."
-        )
-    known = METHODS[method]
-    if known.absent is None:
-        if absent is not None:
-            raise SoftlensError(f"{method!r} knows no absent positions; leave absent= out.")
-        return None
-    chosen = absent or known.absent
-    if not known.gradient:
-        return chosen
-    if chosen == "removed":
-        raise SoftlensError(
-            f"{method!r} follows a path to the absent prompt, and there is none to one that is "
-            "shorter. Use absent='mean_embedding', 'random_row' or 'zero', or another method."
-        )
-    if isinstance(target, str) and target in TARGETS and not TARGETS[target].gradient:
-        raise SoftlensError(
-            f"The target {target!r} has no gradient, and {method!r} follows one. Use "
-            "target='log_prob', or method='shapley'."
-        )
-    if method == "gradient_x_input" and target == "kl":
-        raise SoftlensError(
-            "The KL divergence from the whole prompt is at its minimum there, so its gradient is "
-            "zero. Use 'integrated_gradients', or another target."
-        )
-    return chosen
 
 
 def of_game(
@@ -197,36 +198,35 @@ def of_game(
     prompt: AnyPrompt,
     task: Task,
     split: str,
-    samples: int,
+    samples: int | None,
     steps: int,
     seed: int,
 ) -> Attribution:
     """The result of one method on a game."""
     found = METHODS[method].run(game, samples, steps, seed)
     lm, count = game.lm, len(game.texts)
-    ids = _token_ids(lm, task, prompt)
-    spread = np.full(game.length, np.nan)
+    ids = position_tokens(lm, task, prompt)
+    spread = np.full(game.players, np.nan)
     if count > 1:
         spread = found.by_text.std(axis=0, ddof=1) / np.sqrt(count)
-    ends = np.array([[True] * game.length, [False] * game.length])
+    ends = np.array([[True] * game.players, [False] * game.players])
     value, nothing = game.values(ends).mean(axis=1)
     mean = found.by_text.mean(axis=0)
     frame = pd.DataFrame(
         {
-            "position": range(game.length),
+            "position": range(game.players),
             "token": [lm.token(i) for i in ids],
             "attribution": mean,
             "standard_error": spread,
             "sampling_error": np.nan if found.sampling_error is None else found.sampling_error,
         }
     )
-    hard = isinstance(prompt, Prompt) and prompt.is_hard
     return Attribution(
         method=method,
         target=game.target.name,
         unit="share of attention" if absent is None else game.target.unit,
         absent=absent,
-        scored="text" if isinstance(prompt, str) else "tokens" if hard else "soft",
+        scored=scored_as(prompt),
         total=float(mean.sum()),
         value=float(value),
         value_absent=float("nan") if absent is None else float(nothing),
@@ -239,7 +239,8 @@ def of_game(
     )
 
 
-def _token_ids(lm: LM, task: Task, prompt: AnyPrompt) -> tuple[int, ...]:
+def position_tokens(lm: LM, task: Task, prompt: AnyPrompt) -> tuple[int, ...]:
+    """A token to name each position by: the prompt's own, or the nearest by cosine."""
     if isinstance(prompt, str):
         return tuple(lm.encode(prompt, leading_space=bool(template_parts(task.template)[0])))
     assert isinstance(prompt, Prompt)

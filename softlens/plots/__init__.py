@@ -14,6 +14,7 @@ from softlens.plots.nearest import (
     plot_path,
 )
 from softlens.plots.oddities import plot_oddities
+from softlens.plots.paths import plot_fade_in
 from softlens.plots.reading import plot_reading
 from softlens.plots.style import COLOURS, MARKERS, METHODS, look, save, show_plot, style
 from softlens.plots.surprisal import plot_surprisal
@@ -21,6 +22,7 @@ from softlens.plots.tested import plot_curve, plot_faithfulness, plot_loss
 from softlens.plots.tokens import plot_bars, plot_tokens
 from softlens.plots.tradeoff import plot_price, plot_tradeoff
 from softlens.plots.weights import plot_weights
+from softlens.plots.words import plot_words
 
 __all__ = [
     "COLOURS",
@@ -33,6 +35,7 @@ __all__ = [
     "plot_comparison",
     "plot_controls",
     "plot_curve",
+    "plot_fade_in",
     "plot_faithfulness",
     "plot_front",
     "plot_history",
@@ -49,6 +52,7 @@ __all__ = [
     "plot_tokens",
     "plot_tradeoff",
     "plot_weights",
+    "plot_words",
     "save",
     "show_plot",
     "style",

@@ -36,6 +36,23 @@ def plot_tokens(
     shown = [show_plot(token) for token in tokens]
     widths = np.array([max(3.2, 0.75 * len(text) + 1.2) for text in shown])
     lefts = np.concatenate([[0], np.cumsum(widths + 0.4)[:-1]])
+    paint = colours_of(numbers, signed)
+    with style():
+        if ax is None:
+            _, ax = plt.subplots(figsize=(max(2.5, 0.11 * (lefts[-1] + widths[-1]) + 1.3), 1.0))
+        for text, word, value, left, width in zip(
+            shown, scores(numbers.tolist(), signed), numbers, lefts, widths, strict=True
+        ):
+            token_box(ax, (left, 0), width, text, word, value, paint)
+        ax.set_xlim(-0.2, lefts[-1] + widths[-1] + 0.2)
+        ax.set_ylim(-0.05, 1.05)
+        ax.set_axis_off()
+        scale_beside(ax, paint, unit)
+    return ax
+
+
+def colours_of(numbers: np.ndarray, signed: bool) -> mpl.cm.ScalarMappable:
+    """Blue above zero and orange below where signed, else light to dark blue."""
     known = numbers[np.isfinite(numbers)]
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     if signed:
@@ -44,33 +61,37 @@ def plot_tokens(
     paper = mpl.colors.LinearSegmentedColormap.from_list(
         "boxes", [BELOW, "white", ABOVE] if signed else ["white", ABOVE]
     )
-    norm = mpl.colors.Normalize(low, high if high > low else low + 1)
-    with style():
-        if ax is None:
-            _, ax = plt.subplots(figsize=(max(2.5, 0.11 * (lefts[-1] + widths[-1]) + 1.3), 1.0))
-        for text, word, value, left, width in zip(
-            shown, scores(numbers.tolist(), signed), numbers, lefts, widths, strict=True
-        ):
-            ax.add_patch(
-                mpl.patches.FancyBboxPatch(
-                    (left, 0), width, 1, boxstyle="round,pad=0,rounding_size=0.2",
-                    mutation_aspect=0.2, facecolor=paper(norm(value)) if np.isfinite(value) else
-                    "white", edgecolor="0.6", lw=0.7,
-                )
-            )  # fmt: skip
-            middle = left + width / 2
-            ax.text(middle, 0.66, text, ha="center", va="center",
-                    fontsize=8)  # fmt: skip
-            ax.text(middle, 0.24, word, ha="center", va="center", fontsize=6.5, color="0.25")
-        ax.set_xlim(-0.2, lefts[-1] + widths[-1] + 0.2)
-        ax.set_ylim(-0.05, 1.05)
-        ax.set_axis_off()
-        scale = ax.figure.colorbar(
-            mpl.cm.ScalarMappable(norm, paper), ax=ax, fraction=0.04, pad=0.02, aspect=9
+    return mpl.cm.ScalarMappable(mpl.colors.Normalize(low, high if high > low else low + 1), paper)
+
+
+def token_box(
+    ax: Axes,
+    at: tuple[float, float],
+    width: float,
+    text: str,
+    word: str,
+    value: float,
+    paint: mpl.cm.ScalarMappable,
+) -> None:
+    """A box one unit high, with a token (made visible) and its value in words."""
+    left, low = at
+    colour = paint.to_rgba(np.array([value]))[0] if np.isfinite(value) else "white"
+    ax.add_patch(
+        mpl.patches.FancyBboxPatch(
+            at, width, 1, boxstyle="round,pad=0,rounding_size=0.2", mutation_aspect=0.2,
+            facecolor=colour, edgecolor="0.6", lw=0.7,
         )
-        scale.ax.set_title(unit.replace(" (", "\n("), fontsize=6.5)
-        scale.ax.tick_params(labelsize=6.5)
-    return ax
+    )  # fmt: skip
+    middle = left + width / 2
+    ax.text(middle, low + 0.66, text, ha="center", va="center", fontsize=8)
+    ax.text(middle, low + 0.24, word, ha="center", va="center", fontsize=6.5, color="0.25")
+
+
+def scale_beside(ax: Axes, paint: mpl.cm.ScalarMappable, unit: str, aspect: float = 9) -> None:
+    """The colours' scale, at the right of the boxes."""
+    scale = ax.figure.colorbar(paint, ax=ax, fraction=0.04, pad=0.02, aspect=aspect)
+    scale.ax.set_title(unit.replace(" (", "\n("), fontsize=6.5)
+    scale.ax.tick_params(labelsize=6.5)
 
 
 def plot_bars(

@@ -183,16 +183,15 @@ def test_integrated_gradients_are_complete_with_enough_steps(
 
 
 def test_sampled_shapley_is_near_the_exact_one_and_says_how_near(
-    tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[..., LM], toy_task: Task
 ):
-    lm, prompt = tiny(), soft(tiny(), 5)
+    lm, prompt = tiny(), soft(tiny(), 8)
     exact = attribute(lm, toy_task, prompt, texts=TEXTS).frame["attribution"]
-    monkeypatch.setattr("softlens.attribution.methods.EXACT_LENGTH", 3)
     scores = []
     for seed in range(12):
         got = attribute(lm, toy_task, prompt, texts=TEXTS, samples=24, seed=seed)
         assert abs(got.gap) < 1e-9
-        assert got.note.startswith("sampled: 24 permutations")
+        assert got.note == "sampled: 24 permutations"
         error = got.frame["sampling_error"]
         scores += ((got.frame["attribution"] - exact) / error).tolist()
     # Twelve pairs leave a t distribution of 11 degrees of freedom.
@@ -205,9 +204,48 @@ def test_sampled_shapley_is_near_the_exact_one_and_says_how_near(
 
 
 def test_long_prompts_are_sampled_and_say_so(tiny: Callable[..., LM], toy_task: Task):
-    got = attribute(tiny(), toy_task, soft(tiny(), 13), texts=2, samples=6)
-    assert "sampled: 6 permutations, the length is over 12" in got.headline
+    got = attribute(tiny(), toy_task, soft(tiny(), 13), texts=2)
+    assert "sampled: 64 permutations, as there are more than 12" in got.headline
     assert (got.frame["sampling_error"] > 0).all()
+
+
+def test_all_coalitions_where_they_are_no_more_than_the_samples(
+    tiny: Callable[..., LM], toy_task: Task
+):
+    lm, prompt = tiny(), soft(tiny(), 4)
+    exact = attribute(lm, toy_task, prompt, texts=2)
+    # 14 coalitions between nothing and all; five permutations would ask for at most 12.
+    enough = attribute(lm, toy_task, prompt, texts=2, samples=6)
+    assert (exact.note, enough.note) == ("exact: all 16 coalitions",) * 2
+    np.testing.assert_array_equal(exact.by_text, enough.by_text)
+    assert attribute(lm, toy_task, prompt, texts=2, samples=4).note == "sampled: 4 permutations"
+
+
+def test_a_large_lm_samples_what_it_can_afford(
+    tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    lm = tiny()
+    monkeypatch.setitem(lm.__dict__, "parameters", 134_000_000)
+    for length, texts, wanted in (
+        (5, 4, "exact: all 32 coalitions"),
+        (6, 4, "exact: all 64 coalitions"),
+        (9, 1, "sampled: 24 permutations, which take seconds on an LM of this size"),
+        (10, 4, "sampled: 8 permutations, which take seconds on an LM of this size"),
+    ):
+        note = attribute(lm, toy_task, soft(lm, length), texts=texts, progress=False).note
+        assert note.startswith(wanted)
+    assert attribute(lm, toy_task, soft(lm, 5)).n == 4
+
+
+def test_texts_are_a_number_or_places(tiny: Callable[..., LM], toy_task: Task):
+    lm = tiny()
+    first = attribute(lm, toy_task, PROMPT, texts=4)
+    chosen = attribute(lm, toy_task, PROMPT, texts=[3, 1])
+    np.testing.assert_allclose(chosen.by_text, first.by_text[[3, 1]], atol=1e-6)
+    with pytest.raises(SoftlensError, match=r"Got texts=\[1, 99\], wanted places.*99 is none"):
+        attribute(lm, toy_task, PROMPT, texts=[1, 99])
+    with pytest.raises(SoftlensError, match=r"Got texts=\[\], wanted places"):
+        attribute(lm, toy_task, PROMPT, texts=[])
 
 
 @pytest.mark.parametrize("template", ["{text} {prompt}", "{prompt} {text} it was"])
@@ -269,6 +307,7 @@ def test_bad_input(tiny: Callable[..., LM], toy_task: Task):
         ({"absent": "gone"}, r"Got absent='gone', wanted one of"),
         ({"split": "validation"}, "Got split 'validation'"),
         ({"texts": 0}, "Got texts=0, wanted at least 1"),
+        ({"of": "texts"}, r"Got of='texts', wanted one of .*mean 'text'"),
         ({"method": "integrated_gradients", "steps": 0}, "Got steps=0"),
         ({"method": "integrated_gradients", "absent": "removed"}, "there is none to one that is"),
         ({"method": "integrated_gradients", "target": "accuracy"}, "'accuracy' has no gradient"),
