@@ -29,11 +29,11 @@ def test_measures_are_their_definitions(tiny: Callable[..., LM], toy_task: Task)
     order = np.argsort(-found.to_numpy())
 
     def worth(kept: np.ndarray) -> float:
-        present = np.isin(np.arange(game.length), kept)
+        present = np.isin(np.arange(game.players), kept)
         return float(game.values(present[None]).mean())
 
     whole = worth(order)
-    ks = range(1, game.length)
+    ks = range(1, game.players)
     row = got.frame.iloc[0]
     assert row["method"] == "leave_one_out"
     assert row["comprehensiveness"] == pytest.approx(
@@ -58,7 +58,7 @@ def test_the_best_order_beats_chance(tiny: Callable[..., LM], toy_task: Task):
 
     each = [
         _retention(game, [np.array(o)])["sufficiency"]
-        for o in itertools.permutations(range(game.length))
+        for o in itertools.permutations(range(game.players))
     ]
     got = compare_attributions(lm, toy_task, PROMPT, planted=0, randomise=False, **KEYS)
     chance = got.frame.set_index("method").loc["random order", "sufficiency"]
