@@ -16,6 +16,7 @@
     sl.faithfulness(lm, task, run.prompt, reading)          # does it?
     sl.scrutability(lm, task, reading)          # could a person understand and check it?
     sl.report(lm, task, run.prompt)             # all of that, and a verdict with its evidence
+    sl.transfer(reading, lm, [judge], task)     # what it does on other LMs
     sl.Prompt.from_peft("adapter", lm)          # a prompt trained elsewhere; prompt.to_peft
     sl.plot_tradeoff(table)                     # many runs: what being readable costs them ...
     sl.price_split(table)                       # ... and whether it is the optimiser who pays
@@ -23,9 +24,10 @@
     sl.oddities(table)                          # odd behaviour, by stated rules, counted
 
 The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
-`softlens.prompts` (the data), `softlens.adapters` (PEFT in and out), `softlens.tuners`, `softlens.objectives`, `softlens.proxies` and
-`softlens.constraints` (training), `softlens.decode`, `softlens.neighbours`, `softlens.lens`,
-`softlens.surprisal` and `softlens.attribution` (views), `softlens.evaluation` (measures),
+`softlens.prompts` (the data), `softlens.adapters` (PEFT in and out), `softlens.tuners`,
+`softlens.objectives`, `softlens.proxies` and `softlens.constraints` (training),
+`softlens.decode`, `softlens.neighbours`, `softlens.lens`, `softlens.surprisal` and
+`softlens.attribution` (views), `softlens.evaluation` and `softlens.transfer` (measures),
 `softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),
 `softlens.framework` (whether they can be trusted), `softlens.tradeoff`, `softlens.goodhart` and
 `softlens.oddities` (many runs), `softlens.plots`.
@@ -87,6 +89,7 @@ from softlens.runs import Run, RunConfig, load_run
 from softlens.surprisal import Surprisal, surprisal
 from softlens.tasks import Split, Task
 from softlens.tradeoff import compare_methods, fronts, hypervolume, price_split
+from softlens.transfer import Transfer, transfer
 from softlens.tuners import tune
 
 __all__ = [
@@ -117,6 +120,7 @@ __all__ = [
     "Split",
     "Surprisal",
     "Task",
+    "Transfer",
     "Verdict",
     "WordAttribution",
     "attribute",
@@ -158,6 +162,7 @@ __all__ = [
     "scrutability",
     "style",
     "surprisal",
+    "transfer",
     "tune",
     "wayward",
 ]

@@ -18,7 +18,8 @@ def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Args:
         frame: ``task, scored, seed, accuracy, label_mass`` and, for the line of chance,
-            ``chance``, as `softlens.figures.soft_and_nearest` gives it.
+            ``chance``, as `softlens.figures.soft_and_nearest` gives it. With columns ``low`` and
+            ``high`` each row is one number, and these are its interval over texts.
         ax: where to draw; a new figure unless given.
 
     Returns:
@@ -31,10 +32,13 @@ def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if absent := {"task", "scored", "accuracy", "label_mass"} - set(frame.columns):
         raise SoftlensError(f"Got a table without {sorted(absent)}; it has {list(frame.columns)}.")
     tasks = list(dict.fromkeys(frame["task"]))
-    names = [name for name in COLOURS if name in set(frame["scored"])]
+    named = {task: set(rows["scored"]) for task, rows in frame.groupby("task")}
+    names = {task: [name for name in COLOURS if name in named[task]] for task in tasks}
     # A task is its heading and a row for each name; a gap stands before the next.
-    heads = {task: number * (len(names) + 1.7) for number, task in enumerate(tasks)}
-    last = heads[tasks[-1]] + len(names)
+    heads, last = {}, -1.7
+    for task in tasks:
+        heads[task] = last + 1.7
+        last = heads[task] + len(names[task])
     masses = frame.groupby(["task", "scored"])["label_mass"].mean()
     ticks: dict[float, str] = {}
     with style():
@@ -46,11 +50,17 @@ def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             if "chance" in frame:
                 chance = frame.loc[frame["task"] == task, "chance"].iloc[0]
                 label = "chance" if task == tasks[0] else None
-                ax.plot([chance] * 2, [head + 0.5, head + len(names) + 0.5], color="0.45",
+                ax.plot([chance] * 2, [head + 0.5, head + len(names[task]) + 0.5], color="0.45",
                         ls=(0, (2, 2)), lw=1, zorder=0, label=label)  # fmt: skip
-        for row in mean_interval(frame, ["task", "scored"], "accuracy").to_dict("records"):
+        over_texts = {"low", "high"} <= set(frame.columns)
+        means = (
+            frame.assign(mean=frame["accuracy"], n=1)
+            if over_texts
+            else mean_interval(frame, ["task", "scored"], "accuracy")
+        )
+        for row in means.to_dict("records"):
             task, scored, mean = row["task"], row["scored"], float(row["mean"])
-            y, colour = heads[task] + 1 + names.index(scored), COLOURS[scored]
+            y, colour = heads[task] + 1 + names[task].index(scored), COLOURS[scored]
             ticks[y] = scored
             ax.axhline(y, color="0.93", lw=0.8, zorder=-1)
             if np.isfinite(row["low"]):
@@ -69,8 +79,10 @@ def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         for x, heading in ((1.1, "mean"), (1.29, "label mass")):
             ax.text(x, -0.1, heading, color="0.35", fontsize=8, **aside)
         # The legend has one neutral sample of each sign: rows are named at their side.
-        ax.scatter([], [], s=26, color="0.35", label="a seed (random: a draw)")
-        ax.plot([], [], color="0.35", lw=5, alpha=0.35, label="95% bootstrap interval of the mean")
+        point = "mean over test texts" if over_texts else "a seed (random: a draw)"
+        ax.scatter([], [], s=26, color="0.35", label=point)
+        what = "over texts" if over_texts else "of the mean"
+        ax.plot([], [], color="0.35", lw=5, alpha=0.35, label=f"95% bootstrap interval {what}")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / (0.23 * (last + 1))), ncols=3,
                   fontsize=8, columnspacing=1.2, handlelength=1.4)  # fmt: skip
         ax.set_yticks(list(ticks), list(ticks.values()))

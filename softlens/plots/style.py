@@ -19,12 +19,13 @@ from softlens.display import show
 COLOURS = {
     "soft prompt": "#0072B2",
     "nearest tokens": "#D55E00",
+    "tokens as found": "#CC79A7",
     "re-tokenised text": "#E69F00",
     "best readable": "#009E73",
     "random prompt": "#7F7F7F",
     "empty prompt": "#000000",
 }
-MARKERS = dict(zip(COLOURS, "osDP^X", strict=True))
+MARKERS = dict(zip(COLOURS, "osvDP^X", strict=True))
 METHODS = ("soft", "pez", "rlprompt", "fluentprompt", "gcg", "sample", "race", "beam", "tandem")
 # The ninth of these colours, a yellow, is hardly seen on white.
 _TEN = sns.color_palette("colorblind", 10)
