@@ -91,7 +91,7 @@ class Transfer(Result):
                     "accuracy": f"{row['accuracy']:.3f} [{row['low']:.2f}, {row['high']:.2f}]",
                     "label_mass": number(row["label_mass"]),
                     "agreement": "" if control else number(row["agreement"]),
-                    "tokens": "" if control and row["text"] is None else str(row["length"]),
+                    "tokens": "" if pd.isna(row["length"]) else str(row["length"]),
                     "changed": _changed(row),
                 }
             )
@@ -186,7 +186,7 @@ def transfer(
         task=task.name,
         n=len(task.test),
         chance=1 / len(task.label_words),
-        frame=pd.DataFrame(rows)[COLUMNS],
+        frame=pd.DataFrame(rows)[COLUMNS].astype(KINDS),
         tokens=pieces,
         maps=pd.DataFrame(maps, columns=["lm", "shared", "found"]),
     )
@@ -196,6 +196,8 @@ COLUMNS = [
     "lm", "scored", "accuracy", "low", "high", "label_mass", "loss", "agreement", "length",
     "splits_alike", "unknown", "text",
 ]  # fmt: skip
+KINDS = {"length": "Int64", "splits_alike": "boolean", "unknown": "Int64"}
+"""Columns with gaps: controls are split by nobody."""
 
 
 def carried(prompt: Prompt, source: LM, target: LM) -> tuple[Prompt, dict[str, float | int]]:
@@ -320,7 +322,7 @@ def _row(
 
 
 def _changed(row: Mapping[Any, Any]) -> str:
-    if row["scored"] != TEXT or row["splits_alike"] is None:
+    if row["scored"] != TEXT:
         return ""
     words = [] if row["splits_alike"] else ["other pieces"]
     if row["unknown"]:
