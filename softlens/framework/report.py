@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from softlens import files
-from softlens.display import Result, show_html
+from softlens.attribution import Attribution, attribute
+from softlens.decode import NearestTokens, nearest_tokens
+from softlens.display import Result
 from softlens.errors import SoftlensError, near
+from softlens.framework import page
 from softlens.framework.criterion import Criterion, Verdict, judged
 from softlens.framework.faithfulness import Faithfulness, faithfulness_all
 from softlens.framework.scrutability import Scrutability, scrutability
@@ -27,6 +25,7 @@ from softlens.lm import LM
 from softlens.prompts import LMName, Prompt
 from softlens.readings import READERS, Reading, read
 from softlens.readings.frame import frame_of
+from softlens.surprisal import Surprisal, surprisal
 from softlens.tasks import Task
 
 if TYPE_CHECKING:
@@ -34,14 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;"
-    "color:#1a1a1a}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}"
-    "table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}"
-    "th,td{padding:3px 9px;text-align:left;border-bottom:1px solid #ddd;vertical-align:top}"
-    "img{max-width:100%}.verdict{font-weight:600;padding:.6rem .8rem;border-left:5px solid}"
-    ".pass{border-color:#009e73}.fail{border-color:#d55e00}.note{color:#555}"
-)
+NEIGHBOURS = 5
+"""Nearest tokens that the report shows of each position."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,6 +50,8 @@ class Report(Result):
     faithfulness: tuple[Faithfulness, ...]
     scrutability: tuple[Scrutability, ...]
     verdict: Verdict
+    views: tuple[NearestTokens, Surprisal, Attribution]
+    """Of the prompt itself: nearest tokens, their surprisal, which positions carry the answer."""
     seconds: float
     """That the report took."""
     notes: tuple[str, ...] = field(default=())
@@ -132,8 +127,8 @@ class Report(Result):
 
     def _repr_html_(self) -> str:
         return (
-            f"{_verdict_line(self.verdict)}{super()._repr_html_()}"
-            f"{self.verdict.table.to_html(index=False, border=0)}{self._notes()}"
+            f"{page.verdict_line(self.verdict)}{super()._repr_html_()}"
+            f"{page.table(self.verdict.table)}{page.notes(self)}"
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -157,90 +152,19 @@ class Report(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures, as JSON takes it: numbers that are none are null."""
-        readings = [
-            {
-                "method": fit.reading.method,
-                "text": fit.reading.text,
-                "token_ids": list(fit.reading.token_ids),
-                "round_trip": fit.reading.round_trip,
-                "score": fit.reading.score,
-                "score_unit": fit.reading.score_unit,
-                "experts": [asdict(expert) for expert in fit.reading.experts],
-                "faithfulness": fit.frame.to_dict("records"),
-                "worst_text": fit.worst_text,
-                "gauges": gauges.frame.to_dict("records"),
-            }
-            for fit, gauges in zip(self.faithfulness, self.scrutability, strict=True)
-        ]
-        record = {
-            "format": "softlens.report",
-            "lm": self.lm._asdict(),
-            "task": self.task,
-            "template": self.template,
-            "length": self.length,
-            "seconds": self.seconds,
-            "notes": list(self.notes),
-            "readings": readings,
-            "verdict": {
-                "interpretable": self.verdict.passed,
-                "by": self.verdict.by,
-                "criterion": asdict(self.verdict.criterion),
-                "clauses": self.verdict.frame.to_dict("records"),
-                "curve": self.verdict.curve.to_dict("records"),
-            },
-        }
-        return _plain(record)
+        return page.record(self)
 
     def to_html(self) -> str:
         """One page that needs nothing else: no network, no script, pictures inside."""
-        best = self._best()
-        title = f"What does this prompt say? {self.task} on {self.lm.name}"
-        parts = [
-            f"<h1>{html.escape(title)}</h1>",
-            _verdict_line(self.verdict),
-            f"<p>{html.escape(self.headline)}.</p>",
-            "<h2>Readings</h2><p class=note>A reading is a text proposed as what the prompt says. "
-            "Accuracy, agreement and the share of KL closed (1: the LM behaves as under the "
-            "prompt; 0: as without any) are of test texts that no method has seen, with 95% "
-            "bootstrap intervals over texts.</p>",
-            _table(self.table),
-            _picture("every reading's share of KL closed", self._draw_faithfulness),
-            "<h2>Verdict</h2><p class=note>Our reading of the criterion of arXiv 2504.02144: there "
-            "is a reading that is faithful within ε and whose gauges are within δ. Clause by "
-            "clause, with the evidence; an interval passes if its worse end does.</p>",
-            _table(self.verdict.table),
-            _picture("the smallest gap at each surprisal", self.verdict.plot),
-            f"<h2>Faithfulness of the reading by {html.escape(best.reading.method)}</h2>",
-            _table(best.table),
-            f"<p class=note>Worst text: {show_html(best.worst_text)}</p>",
-        ]
-        for reading, gauges in zip(self.readings, self.scrutability, strict=True):
-            parts += [
-                f"<h2>{html.escape(reading.headline)}</h2>",
-                _picture(f"what {reading.method} found", reading.plot),
-                gauges._repr_html_(),
-            ]
-        return (
-            f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(title)}"
-            f"</title><style>{STYLE}</style></head><body>{''.join(parts)}{self._notes()}</body>"
-            "</html>\n"
-        )
+        return page.whole(self)
 
-    def _best(self) -> Faithfulness:
-        """The reading that passes, else the most faithful single one."""
+    @property
+    def best(self) -> Faithfulness:
+        """Faithfulness of the reading that passes, else of the most faithful single one."""
         for fit in self.faithfulness:
             if fit.reading.method == self.verdict.by:
                 return fit
         return max(self.faithfulness, key=lambda fit: fit.kl_closed)
-
-    def _draw_faithfulness(self, ax: Axes | None = None) -> Axes:
-        from softlens.plots import plot_faithfulness
-
-        return plot_faithfulness(self.faithfulness, ax)
-
-    def _notes(self) -> str:
-        took = f"The report took {self.seconds:.0f} s on {self.lm.name} ({self.lm.checksum})."
-        return "".join(f"<p class=note>{html.escape(note)}</p>" for note in (*self.notes, took))
 
 
 def report(
@@ -318,6 +242,11 @@ def report(
         faithfulness=faithful,
         scrutability=gauged,
         verdict=verdict,
+        views=(
+            nearest_tokens(lm, prompt, k=NEIGHBOURS),
+            surprisal(lm, prompt, task),
+            attribute(lm, task, prompt, seed=seed, progress=progress),
+        ),
         seconds=time.perf_counter() - began,
         notes=tuple(notes),
     )
@@ -332,39 +261,6 @@ def _named_apart(readings: Sequence[Reading]) -> tuple[Reading, ...]:
         method = reading.method if times == 1 else f"{reading.method} {times}"
         named.append(replace(reading, method=method))
     return tuple(named)
-
-
-def _verdict_line(verdict: Verdict) -> str:
-    kind = "pass" if verdict.passed else "fail"
-    return f'<p class="verdict {kind}">{html.escape(verdict.headline)}</p>'
-
-
-def _table(table: pd.DataFrame) -> str:
-    return table.to_html(index=False, border=0)
-
-
-def _picture(label: str, draw: Callable[[], Axes]) -> str:
-    """What `draw` draws, inside the page."""
-    figure = draw().get_figure(root=True)
-    assert figure is not None
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<p><img alt="{html.escape(label)}" src="data:image/png;base64,{data}"></p>'
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON takes it."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def load_report(path: str | Path) -> dict[str, Any]:

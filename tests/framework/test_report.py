@@ -173,7 +173,7 @@ def test_the_page_needs_nothing_else(made: sl.Report, tmp_path: Path):
     tags = Tags()
     tags.feed(path.read_text(encoding="utf-8"))
     assert not set(tags.names) & {"script", "link", "iframe"}
-    assert len(tags.fetched) == 2 + len(made.readings)
+    assert len(tags.fetched) == 2 + len(made.views) + len(made.readings)
     assert all(src.startswith("data:image/png;base64,") for src in tags.fetched)
     assert not plt.get_fignums()
 
@@ -184,6 +184,9 @@ def test_json_has_it_all(made: sl.Report, tmp_path: Path):
     assert [r["method"] for r in record["readings"]] == ["nearest", "matched", "mixture"]
     assert len(record["verdict"]["curve"]) == len(made.verdict.curve)
     assert record["readings"][2]["experts"]
+    carried = [row["attribution"] for row in record["views"]["Attribution"]]
+    assert carried == made.views[2].frame["attribution"].tolist()
+    assert {"NearestTokens", "Surprisal"} <= record["views"].keys()
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert "NaN" not in text
     assert json.loads(text) == record
