@@ -17,6 +17,7 @@
     sl.scrutability(lm, task, reading)          # could a person understand and check it?
     sl.report(lm, task, run.prompt)             # all of that, and a verdict with its evidence
     sl.transfer(reading, lm, [judge], task)     # what it does on other LMs
+    sl.inspect(lm, run)                         # ... or turn it over in your hands, in a notebook
     sl.Prompt.from_peft("adapter", lm)          # a prompt trained elsewhere; prompt.to_peft
     sl.plot_tradeoff(table)                     # many runs: what being readable costs them ...
     sl.price_split(table)                       # ... and whether it is the optimiser who pays
@@ -30,7 +31,8 @@ The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks
 `softlens.attribution` (views), `softlens.evaluation` and `softlens.transfer` (measures),
 `softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),
 `softlens.framework` (whether they can be trusted), `softlens.tradeoff`, `softlens.goodhart` and
-`softlens.oddities` (many runs), `softlens.plots`.
+`softlens.oddities` (many runs), `softlens.plots`,
+`softlens.widgets`.
 """
 
 from softlens import organism
@@ -91,6 +93,7 @@ from softlens.tasks import Split, Task
 from softlens.tradeoff import compare_methods, fronts, hypervolume, price_split
 from softlens.transfer import Transfer, transfer
 from softlens.tuners import tune
+from softlens.widgets import Inspector, inspect
 
 __all__ = [
     "LM",
@@ -102,6 +105,7 @@ __all__ = [
     "Evaluation",
     "FadeIn",
     "Faithfulness",
+    "Inspector",
     "LogitLens",
     "MissingExtraError",
     "NearestByMetric",
@@ -136,6 +140,7 @@ __all__ = [
     "fronts",
     "gauges",
     "hypervolume",
+    "inspect",
     "load_lm",
     "load_report",
     "load_run",

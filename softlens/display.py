@@ -113,14 +113,26 @@ def token_boxes(
         strong: which values get the strong colour, "high" or "low". NaN gets none.
         signed: values on both sides of zero: blue above, orange below, zero without colour.
     """
-    known = [float(value) for value in values if not pd.isna(value)]
-    low, high = min(known, default=0.0), max(known, default=1.0)
-    if signed:
-        high = max(abs(low), abs(high))
-        low = -high
     words = scores(values, signed)
-    boxes = []
-    for token, value, word in zip(tokens, values, words, strict=True):
+    boxes = [
+        f'<span style="{_BOX}padding:2px 6px;text-align:center;background:{colour}">'
+        f'{show_html(token)}<br><small style="opacity:.75">{word}</small></span>'
+        for token, colour, word in zip(
+            tokens, box_colours(values, strong, signed), words, strict=True
+        )
+    ]
+    spoken = "; ".join(f"{show(token)} {word}" for token, word in zip(tokens, words, strict=True))
+    return (
+        f'<div role="img" aria-label="{html.escape(f"{label}: {spoken}")}">'
+        f"{''.join(boxes)} {box_scale(values, unit, strong, signed)}</div>"
+    )
+
+
+def box_colours(values: Sequence[float], strong: str = "high", signed: bool = False) -> list[str]:
+    """The background of each box of `token_boxes`, as CSS; half transparent, for any theme."""
+    low, high = _ends(values, signed)
+    colours = []
+    for value in values:
         share = 0.0 if pd.isna(value) else (value - low) / (high - low or 1)
         if signed:
             colour, strength = ("86,180,233" if value >= 0 else "230,159,0"), abs(2 * share - 1)
@@ -129,17 +141,17 @@ def token_boxes(
         strength = 0.08 + 0.42 * strength
         if pd.isna(value) or (signed and value == 0):
             strength = 0.0
-        boxes.append(
-            f'<span style="{_BOX}padding:2px 6px;text-align:center;'
-            f'background:rgba({colour},{strength:.2f})">{show_html(token)}'
-            f'<br><small style="opacity:.75">{word}</small></span>'
-        )
-    spoken = "; ".join(f"{show(token)} {word}" for token, word in zip(tokens, words, strict=True))
-    return (
-        f'<div role="img" aria-label="{html.escape(f"{label}: {spoken}")}">'
-        f"{''.join(boxes)} {_scale(low, high, strong, signed)}<small>{html.escape(unit)}</small>"
-        "</div>"
-    )
+        colours.append(f"rgba({colour},{strength:.2f})")
+    return colours
+
+
+def _ends(values: Sequence[float], signed: bool) -> tuple[float, float]:
+    known = [float(value) for value in values if not pd.isna(value)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    if signed:
+        high = max(abs(low), abs(high))
+        low = -high
+    return low, high
 
 
 _BOX = (
@@ -148,8 +160,11 @@ _BOX = (
 )
 
 
-def _scale(low: float, high: float, strong: str, signed: bool) -> str:
-    """The colours of `token_boxes` from its lowest to its highest value."""
+def box_scale(
+    values: Sequence[float], unit: str, strong: str = "high", signed: bool = False
+) -> str:
+    """The colours of `token_boxes` from the lowest to the highest value, and the unit, as HTML."""
+    low, high = _ends(values, signed)
     blue = ["rgb(86 180 233/8%)", "rgb(86 180 233/50%)"]
     if signed:
         colours = ["rgb(230 159 0/50%)", "rgb(128 128 128/0%)", blue[1]]
@@ -159,7 +174,7 @@ def _scale(low: float, high: float, strong: str, signed: bool) -> str:
     return (
         f'<small style="opacity:.75">{first}</small> <span style="{_BOX}width:4em;height:.8em;'
         f'background:linear-gradient(to right,{",".join(colours)})"></span> '
-        f'<small style="opacity:.75">{last}</small> '
+        f'<small style="opacity:.75">{last}</small> <small>{html.escape(unit)}</small>'
     )
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import logsumexp
 
 from softlens.display import Result, visible
 from softlens.errors import SoftlensError, near
@@ -162,6 +164,46 @@ def _best_on_dev(lm: LM, task: Task, prompts: Sequence[str], truncate: bool) -> 
     return prompts[order[0]]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a prompt does on each text, as far as the label words tell."""
+
+    log_probs: np.ndarray
+    """Log-probability of each label word among all tokens, nats, shape (texts, classes)."""
+    labels: np.ndarray
+    """The right classes, shape (texts,)."""
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each text."""
+        return self.log_probs.argmax(axis=1)
+
+    @cached_property
+    def p_label(self) -> np.ndarray:
+        """The right word's share of the probability of all label words."""
+        return np.exp(self._log_share)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of texts predicted rightly."""
+        return float((self.predicted == self.labels).mean())
+
+    @property
+    def label_mass(self) -> float:
+        """Mean probability of all label words together."""
+        return float(np.exp(self.log_probs).sum(axis=1).mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over the label words, nats."""
+        return float(-self._log_share.mean())
+
+    @cached_property
+    def _log_share(self) -> np.ndarray:
+        among = self.log_probs - logsumexp(self.log_probs, axis=1, keepdims=True)
+        return among[np.arange(len(self.labels)), self.labels]
+
+
 def _evaluation(
     task: Task,
     prompt: AnyPrompt,
@@ -172,31 +214,28 @@ def _evaluation(
     words: torch.Tensor,
 ) -> Evaluation:
     source = getattr(task, split)
-    labels = torch.tensor(source.labels)
-    log_probs = scores.log_probs[index]
-    predicted = log_probs.argmax(dim=1)
-    calibrated = (log_probs - prior[index]).argmax(dim=1)
-    among = log_probs.log_softmax(dim=1)
-    of_label = among[torch.arange(len(labels)), labels]
+    labels = np.array(source.labels)
+    outcome = Outcome(scores.log_probs[index].numpy(), labels)
+    calibrated = (outcome.log_probs - prior[index].numpy()).argmax(axis=1)
     names = np.array(task.class_names)
     frame = pd.DataFrame(
         {
             "text": source.texts,
-            "label": names[labels.numpy()],
-            "predicted": names[predicted.numpy()],
-            "p_label": of_label.exp().numpy(),
+            "label": names[labels],
+            "predicted": names[outcome.predicted],
+            "p_label": outcome.p_label,
         }
     )
     text = prompt.text if isinstance(prompt, Prompt) else prompt or ""
-    right = words.cpu()[labels]
+    right = words.cpu().numpy()[labels]
     return Evaluation(
-        accuracy=float((predicted == labels).float().mean()),
-        accuracy_calibrated=float((calibrated == labels).float().mean()),
-        accuracy_vocab=float((scores.top_ids[index] == right).float().mean()),
-        label_mass=float(log_probs.exp().sum(dim=1).mean()),
-        loss=float(-of_label.mean()),
+        accuracy=outcome.accuracy,
+        accuracy_calibrated=float((calibrated == labels).mean()),
+        accuracy_vocab=float((scores.top_ids[index].numpy() == right).mean()),
+        label_mass=outcome.label_mass,
+        loss=outcome.loss,
         shares={
-            name: float((predicted == i).float().mean()) for i, name in enumerate(task.class_names)
+            name: float((outcome.predicted == i).mean()) for i, name in enumerate(task.class_names)
         },
         n=len(labels),
         split=split,

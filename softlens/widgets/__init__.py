@@ -1,0 +1,11 @@
+"""Widgets: prompts and sweeps to be looked at and changed in the notebook.
+
+Inside: `draft` (a prompt under edit), `sample` (the texts it is tried on), `replay` (a training),
+`workbench` (the state of an inspection, without any widget), `views` and `static` (what is seen, as
+HTML), `elements` (token buttons and points), `panels` and `inspector` (the widgets over all that).
+"""
+
+from softlens.widgets.inspector import Inspector
+from softlens.widgets.opening import inspect
+
+__all__ = ["Inspector", "inspect"]

@@ -1,0 +1,171 @@
+"""A fixed sample of a task's texts, and what prompts do on it, remembered."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from softlens.behaviour import log_answers
+from softlens.errors import SoftlensError, near
+from softlens.evaluation import SPLITS, Outcome, encode_split, prompt_vectors, random_prompts
+from softlens.lm import LM, EncodedTexts, score_answers
+from softlens.tasks import Task
+from softlens.widgets.draft import no_vectors
+
+SMALL_SAMPLE, LARGE_SAMPLE = 256, 24
+"""Texts of a sample: for an LM of less than ten million parameters, and for larger ones."""
+REMEMBERED = 256
+"""Prompts whose outcomes are kept."""
+CHUNK = 256
+"""Texts of the test split between two steps of a progress bar."""
+
+T = TypeVar("T")
+
+
+class Memory(OrderedDict[Hashable, T]):
+    """The last `size` values that were computed, by key."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def get_or(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The value of `key`, computed if it is not remembered."""
+        if key in self:
+            self.move_to_end(key)
+            return self[key]
+        self[key] = value = compute()
+        if len(self) > self.size:
+            self.popitem(last=False)
+        return value
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What an edited prompt is held against, on the same texts."""
+
+    empty: Outcome
+    random: tuple[Outcome, ...]
+    """Prompts of as many random tokens."""
+    readable: Outcome | None
+    """The task's readable prompt with the lowest loss on these texts; None if it lists none."""
+    readable_text: str
+
+
+@dataclass(eq=False)
+class Sample:
+    """The first texts of a split, encoded once.
+
+    Attributes:
+        lm: the LM.
+        task: the task.
+        split: which split the texts are from. Edits are chosen by what they do here, so it should
+            not be the test split.
+        texts: the texts.
+        encoded: the same as the LM sees them.
+        labels: their classes, shape (texts,).
+        words: token ids of the label words.
+        readable: readable prompts, the best of which is a control.
+    """
+
+    lm: LM
+    task: Task
+    split: str
+    texts: tuple[str, ...]
+    encoded: EncodedTexts = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    words: Tensor = field(repr=False)
+    readable: tuple[str, ...] = ()
+    _known: Memory[Outcome] = field(default_factory=lambda: Memory(REMEMBERED), repr=False)
+
+    @classmethod
+    def of(
+        cls, lm: LM, task: Task, split: str, texts: int | None, length: int, known: str = ""
+    ) -> Sample:
+        """The first `texts` of a split, with room for a prompt of `length`.
+
+        `known` is the best readable prompt, where somebody has found it out.
+
+        Raises:
+            SoftlensError: an unknown split, or no texts.
+        """
+        if split not in SPLITS:
+            raise SoftlensError(
+                f"Got split {split!r}, wanted one of {SPLITS}.{near(split, SPLITS)}"
+            )
+        count = (SMALL_SAMPLE if lm.is_small else LARGE_SAMPLE) if texts is None else texts
+        if count < 1:
+            raise SoftlensError(f"Got texts={texts}, wanted at least 1, or None for a sample.")
+        source = getattr(task, split)
+        source = source.take(min(count, len(source)))
+        encoded = encode_split(lm, task, source, reserve=length, truncate=True)
+        words = torch.tensor(task.answer_ids(lm), device=lm.device)
+        readable = (known,) if known else task.readable
+        labels = np.array(source.labels)
+        return cls(lm, task, split, source.texts, encoded, labels, words, readable)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def outcome(self, vectors: Float[Tensor, "length hidden"]) -> Outcome:
+        """What the LM answers under a prompt."""
+        return self._known.get_or(_key(vectors), lambda: self._score(vectors, self.encoded))
+
+    def _score(self, vectors: Tensor, encoded: EncodedTexts) -> Outcome:
+        scores = score_answers(self.lm, [vectors], encoded, self.words)
+        return Outcome(scores.log_probs[0].numpy(), self.labels)
+
+    def controls(self, length: int) -> Controls:
+        """The empty prompt, random prompts of `length`, and the best readable one."""
+        lm = self.lm
+        readable = [prompt_vectors(lm, self.task, text) for text in self.readable]
+        room = lm.context_length - self.encoded.longest
+        fits = [i for i, rows in enumerate(readable) if len(rows) <= room]
+        found = [self.outcome(readable[i]) for i in fits]
+        best = min(range(len(fits)), key=lambda i: found[i].loss) if found else None
+        return Controls(
+            empty=self.outcome(no_vectors(lm)),
+            random=tuple(self.outcome(lm.embed(row)) for row in random_prompts(lm, length)),
+            readable=None if best is None else found[best],
+            readable_text="" if best is None else self.readable[fits[best]],
+        )
+
+    def likely(
+        self, vectors: Float[Tensor, "length hidden"], index: int, k: int
+    ) -> list[tuple[int, float]]:
+        """The `k` most probable tokens after text `index`, with their probabilities."""
+        log_probs = log_answers(self.lm, [vectors], self.encoded.subset([index]))[0, 0]
+        top = log_probs.topk(k)
+        return list(zip(top.indices.tolist(), top.values.exp().tolist(), strict=True))
+
+
+def on_test(
+    lm: LM,
+    task: Task,
+    vectors: Sequence[Float[Tensor, "length hidden"]],
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Outcome]:
+    """What prompts do on the whole test split; `progress` hears of texts done and of all."""
+    count = len(task.test)
+    reserve = max(len(rows) for rows in vectors)
+    encoded = encode_split(lm, task, task.test, reserve=reserve, truncate=True)
+    words = torch.tensor(task.answer_ids(lm), device=lm.device)
+    parts = []
+    for start in range(0, count, CHUNK):
+        stop = min(start + CHUNK, count)
+        part = encoded.subset(range(start, stop))
+        parts.append(score_answers(lm, vectors, part, words).log_probs)
+        progress(stop, count)
+    log_probs = torch.cat(parts, dim=1).numpy()
+    return [Outcome(rows, np.array(task.test.labels)) for rows in log_probs]
+
+
+def _key(vectors: Tensor) -> tuple[int, bytes]:
+    return len(vectors), vectors.cpu().numpy().tobytes()

@@ -1,0 +1,468 @@
+"""The inspector without a browser: what an edit does, what is shown, and what goes wrong."""
+
+import gc
+import html
+import re
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config
+
+import softlens as sl
+from softlens.lm import LM
+from softlens.widgets import static, views
+from softlens.widgets.sample import REMEMBERED, Memory
+from softlens.widgets.workbench import PiecesError
+
+TEXT = "at the start it was"
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+def measured(lm, task, prompt, split="dev"):
+    """What `sl.evaluate` says, as the inspector names it."""
+    found = sl.evaluate(lm, task, prompt, split=split)
+    return [found.accuracy, found.label_mass, found.loss]
+
+
+def shown(inspector, scored="now"):
+    row = inspector.numbers.set_index("scored").loc[scored]
+    return row[["accuracy", "label_mass", "loss_nats"]].tolist()
+
+
+# -- what an edit does ----------------------------------------------------------------------------
+
+
+def test_a_replaced_word_is_measured_as_evaluate_measures_its_text(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    assert shown(inspector) == pytest.approx(measured(lm, task, TEXT))
+    inspector.replace(2, "end")
+    assert inspector.prompt.text.strip() == "at the end it was"
+    assert shown(inspector) == pytest.approx(measured(lm, task, "at the end it was"))
+    assert shown(inspector, "as given") == pytest.approx(measured(lm, task, TEXT))
+
+
+def test_a_dropped_position_is_measured_as_the_shorter_prompt(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    without = shown(inspector, "without position 0")
+    inspector.drop(0)
+    assert inspector.prompt.length == 4
+    assert shown(inspector) == pytest.approx(measured(lm, task, "the start it was"))
+    assert shown(inspector) == pytest.approx(without)
+
+
+def test_a_masked_position_holds_the_mean_embedding(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.mask(1)
+    vectors = sl.Prompt.from_text(lm, TEXT).vectors.clone()
+    vectors[1] = lm.embedding[lm.ordinary_ids].mean(dim=0)
+    assert not inspector.prompt.is_hard
+    torch.testing.assert_close(inspector.prompt.vectors, vectors)
+    assert shown(inspector) == pytest.approx(measured(lm, task, sl.Prompt.soft(lm, vectors)))
+
+
+def test_an_edit_of_a_soft_prompt_leaves_the_other_vectors_soft(lm, task, soft_run):
+    inspector = sl.inspect(lm, soft_run, task)
+    inspector.replace(1, "great")
+    vectors = soft_run.prompt.vectors.clone()
+    vectors[1] = lm.embed(lm.encode("great", leading_space=True))[0]
+    torch.testing.assert_close(inspector.prompt.vectors, vectors)
+    assert inspector.bench.scored == "tokens, and soft vectors at 2 of 3 positions"
+    assert shown(inspector) == pytest.approx(measured(lm, task, sl.Prompt.soft(lm, vectors)))
+    for position in range(3):
+        inspector.replace(position, "great")
+    assert inspector.prompt.text.split() == ["great"] * 3
+
+
+def test_the_controls_are_those_of_evaluate(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    assert shown(inspector, "empty") == pytest.approx(measured(lm, task, None))
+    best = min(
+        (sl.evaluate(lm, task, text, split="dev") for text in task.readable), key=lambda e: e.loss
+    )
+    row = inspector.numbers.set_index("scored").loc["best readable"]
+    assert row["text"] == best.prompt_text
+    assert row["accuracy"] == pytest.approx(best.accuracy)
+    drawn = sl.controls(lm, task, 5).random
+    random = [measured(lm, task, e.prompt_text) for e in drawn]
+    assert shown(inspector, "random, mean of 5") == pytest.approx(np.mean(random, axis=0), abs=1e-6)
+
+
+def test_changed_predictions_are_those_that_differ(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.replace(2, "end")
+    frames = [sl.evaluate(lm, task, t, split="dev").frame for t in (TEXT, "at the end it was")]
+    differ = np.flatnonzero(frames[0]["predicted"] != frames[1]["predicted"]).tolist()
+    assert differ
+    assert inspector.bench.changed() == differ
+    assert inspector.numbers["changed"].tolist()[:2] == [len(differ), 0]
+    listed = views.changed(inspector.bench, most=3)
+    assert f"{len(differ)} of 64 predictions changed (the first 3)" in listed
+
+
+def test_surprisal_is_that_of_the_view(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.drop(1)
+    inspector.colour("surprisal")
+    found = sl.surprisal(lm, "at start it was")
+    assert inspector.numbers["nats_per_token"][0] == pytest.approx(found.nats_per_token)
+    values = inspector.frame["surprisal_nats"].tolist()
+    assert np.isnan(values[1])
+    assert values[:1] + values[2:] == pytest.approx(found.frame["surprisal_nats"].tolist())
+
+
+def test_attribution_is_that_of_the_view(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.colour("attribution")
+    found = sl.attribute(lm, task, TEXT, "shapley", texts=32, split="dev", progress=False)
+    values = inspector.frame["attribution_nats"].tolist()
+    assert values == pytest.approx(found.frame["attribution"].tolist())
+    assert "shapley" in inspector.scale.value
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_neighbours_are_the_nearest_tokens(lm, task, soft_run, metric):
+    inspector = sl.inspect(lm, soft_run, task)
+    inspector.bench.metric = metric
+    inspector.choose(2)
+    found = sl.nearest_tokens(lm, soft_run.prompt, k=8, metric=metric).frame.query("position == 2")
+    ours = inspector.bench.neighbours()
+    assert ours["token_id"].tolist() == found["token_id"].tolist()
+    assert ours["score"].tolist() == pytest.approx(found["score"].tolist())
+
+
+def test_answers_are_probabilities_of_the_next_token(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.bench.text = 5
+    frame = inspector.bench.answers(k=4)
+    ids = [lm.bos_id, *lm.encode(task.dev.texts[5]), *lm.encode(TEXT, leading_space=True)]
+    with torch.no_grad():
+        shares = lm.model(torch.tensor([ids])).logits[0, -1].softmax(dim=-1)
+    words = shares[torch.tensor(task.answer_ids(lm))]
+    assert frame["token_id"].tolist()[:2] == task.answer_ids(lm)
+    assert frame["now"].tolist()[:2] == pytest.approx(words.tolist(), rel=1e-3)
+    assert frame["as given"].tolist()[:2] == frame["now"].tolist()[:2]
+    top = {lm.token(i) for i in shares.topk(4).indices.tolist()}
+    assert top <= {*frame["answer"]}
+
+
+def test_the_test_texts_are_scored_as_evaluate_scores_them(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.replace(2, "end")
+    heard = []
+    frame = inspector.score_on_test(lambda done, of: heard.append((done, of)))
+    assert heard[-1] == (80, 80)
+    frame = frame.set_index("scored")
+    for scored, text in {"now": "at the end it was", "as given": TEXT, "empty": None}.items():
+        assert frame.loc[scored].tolist() == pytest.approx(measured(lm, task, text, "test"))
+    assert {"best readable", "random, mean of 5"} <= {*frame.index}
+    assert inspector.tested_now
+    inspector.undo()
+    assert not inspector.tested_now
+
+
+def test_undo_and_restore_go_back(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    before = shown(inspector)
+    inspector.replace(2, "end")
+    inspector.drop(0)
+    inspector.undo()
+    assert inspector.prompt.text.strip() == "at the end it was"
+    inspector.restore(2)
+    assert inspector.prompt is inspector.bench.given
+    inspector.mask(1)
+    inspector.drop(3)
+    inspector.restore_all()
+    assert shown(inspector) == before
+    inspector.undo()
+    assert inspector.frame["state"].tolist() == ["kept", "masked", "kept", "dropped", "kept"]
+
+
+def test_nothing_left_is_the_empty_prompt(lm, task):
+    inspector = sl.inspect(lm, "great", task)
+    inspector.drop(0)
+    assert inspector.prompt is None
+    assert shown(inspector) == pytest.approx(shown(inspector, "empty"))
+    for measure in ("surprisal", "cosine", "attribution"):
+        inspector.colour(measure)
+        assert np.isnan(inspector.frame.iloc[0, -1])
+    with pytest.raises(sl.SoftlensError, match="says nothing: restore a position"):
+        inspector.read()
+    inspector.undo()
+    assert inspector.prompt.length == 1
+
+
+def test_readings_stand_side_by_side_with_their_faithfulness(lm, task, soft_run):
+    inspector = sl.inspect(lm, soft_run, task, readings=["all in all it was"])
+    inspector.read("nearest")
+    (_, given), (nearest, tested) = inspector.read_so_far
+    found = sl.faithfulness(lm, task, soft_run.prompt, nearest)
+    assert nearest.text == sl.read(lm, soft_run.prompt).text
+    assert tested["accuracy"] == f"{found.accuracy_reading:.3f}"
+    assert tested["KL closed"].startswith(f"{found.kl_closed:.2f} [")
+    assert given["accuracy"] != tested["accuracy"]
+    assert "all in all it was" in inspector.static().data
+
+
+def test_a_training_is_replayed(lm, task, run, soft_run):
+    inspector = sl.inspect(lm, run, task)
+    replay = inspector.bench.replay
+    assert len(replay) == len(run.history)
+    moment = replay.at(7)
+    row = run.history.iloc[7]
+    assert moment.numbers["task_loss"] == row["task_loss"]
+    assert moment.numbers["perplexity"] == row["perplexity"]
+    soft = sl.inspect(lm, soft_run, task).bench.replay
+    counts = [sum(soft.at(i).changed) for i in range(len(soft))]
+    assert counts == soft_run.history["tokens_changed"].tolist()
+    inspector.put(moment.token_ids)
+    assert inspector.prompt.token_ids == moment.token_ids
+    assert shown(inspector) == pytest.approx(
+        measured(lm, task, sl.Prompt.from_ids(lm, moment.token_ids))
+    )
+    with pytest.raises(sl.SoftlensError, match="Got 2 tokens for 4 positions"):
+        inspector.put([1, 2])
+
+
+def test_the_task_of_a_run_is_found(lm, soft_run):
+    inspector = sl.inspect(lm, soft_run)
+    assert inspector.bench.task.name == "sentiment"
+    assert len(inspector.bench.sample) == 256
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+def test_without_the_lm_the_file_is_shown(soft_run, tmp_path):
+    run = sl.load_run(soft_run.save(tmp_path / "run"))
+    inspector = sl.inspect(None, run)
+    page = inspector.static().data
+    assert "is not at hand" in page
+    assert f"{run.metrics['accuracy']:.3f}" in page
+    assert run.text in page
+    ids = run.history["token_ids"].iloc[-1].split()
+    assert inspector.frame["token"].tolist() == [f"#{i}" for i in ids]
+    assert [panel.name for panel in inspector.panels] == ["Training"]
+    for act in (lambda: inspector.replace(0, "great"), lambda: inspector.drop(0)):
+        with pytest.raises(sl.SoftlensError, match="needs the LM 'organism'.*not at hand"):
+            act()
+    assert inspector.prompt is run.prompt
+    assert "read only" in repr(inspector)
+
+
+def test_a_run_of_another_lm_is_refused(soft_run):
+    with pytest.raises(sl.SoftlensError, match="Load"):
+        sl.inspect(sl.load_lm("organism-judge"), soft_run)
+
+
+def test_unknown_words_are_refused_with_near_ones(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    with pytest.raises(sl.SoftlensError, match="'greatt' is no word of 'organism'.*'great'"):
+        inspector.replace(0, "greatt")
+    with pytest.raises(sl.SoftlensError, match="empty word"):
+        inspector.replace(0, " ")
+    with pytest.raises(sl.SoftlensError, match="position 9, wanted 0 to 4"):
+        inspector.replace(9, "great")
+
+
+def test_a_word_of_several_tokens_offers_its_pieces(tiny, toy_task):
+    lm = tiny("gpt2")
+    inspector = sl.inspect(lm, "film was", toy_task)
+    panel = inspector.panels[0]
+    word = "greatdull"
+    with pytest.raises(PiecesError, match="'greatdull' is . tokens.*holds one"):
+        inspector.replace(0, word)
+    panel.word.value = word
+    assert "holds one" in inspector.error.value
+    pieces = lm.encode(word, leading_space=True)
+    assert len(panel.pieces.items) == len(pieces) > 1
+    panel.pieces.press(1)
+    assert inspector.frame["token_id"][0] == pieces[1]
+    assert inspector.error.value == ""
+    assert not panel.pieces.items
+
+
+def test_without_a_task_there_is_no_accuracy(lm):
+    inspector = sl.inspect(lm, TEXT)
+    assert inspector.numbers["accuracy"].isna().all()
+    assert "No task, so no accuracy" in inspector.static().data
+    assert "Texts" not in [panel.name for panel in inspector.panels]
+    with pytest.raises(sl.SoftlensError, match="An attribution needs a task"):
+        inspector.colour("attribution")
+    assert inspector.bench.measure == "cosine"
+    with pytest.raises(sl.SoftlensError, match="Test texts need a task"):
+        inspector.score_on_test()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"run_or_prompt": 3}, "Got a int to inspect"),
+        ({"lm": None}, "no vectors without an LM"),
+        ({"texts": 0}, "texts=0, wanted at least 1"),
+        ({"split": "deev"}, "Did you mean 'dev'"),
+        ({"run_or_prompt": "the " * 96}, "96 positions, wanted 1 to 95"),
+    ],
+)
+def test_bad_arguments_are_refused(lm, task, asked, words):
+    with pytest.raises(sl.SoftlensError, match=words):
+        sl.inspect(**{"lm": lm, "run_or_prompt": TEXT, "task": task} | asked)
+
+
+def test_two_hundred_positions_are_quick(bpe_tokenizer, toy_task):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=2, n_positions=512,
+                        bos_token_id=0, eos_token_id=0)  # fmt: skip
+    lm = LM(AutoModelForCausalLM.from_config(config), bpe_tokenizer, name="long")
+    prompt = sl.Prompt.from_ids(lm, [int(lm.ordinary_ids[i % 300]) for i in range(200)])
+    inspector = sl.inspect(lm, prompt, toy_task)
+    began = time.process_time()
+    inspector.replace(100, int(lm.ordinary_ids[7]))
+    assert time.process_time() - began < 2
+    assert len(inspector.boxes.items) == 200
+    with pytest.raises(sl.SoftlensError, match="takes too long to wait for"):
+        inspector.colour("attribution")
+
+
+def test_markup_in_tokens_and_texts_is_inert(tiny, toy_task):
+    lm = tiny("llama")
+    texts = sl.Split((EVIL, *(f"a film {i}" for i in range(23))), (0, 1) * 12)
+    task = sl.Task("<b>toy</b>", toy_task.label_words, "{text} {prompt}", texts, texts, texts,
+                   readable=(EVIL,))  # fmt: skip
+    prompt = sl.Prompt.from_text(lm, "<b>film</b> &amp; <script>")
+    inspector = sl.inspect(lm, prompt, task, readings=[EVIL])
+    inspector.tabs.selected_index = 1
+    inspector.replace(0, 0 if 0 not in lm.special_ids else 5)
+    page = inspector.static().data
+    parts = [page, inspector.title.value, inspector.measured.value, views.error(EVIL)]
+    parts += [panel.widget.children[2].value for panel in inspector.panels[1:2]]
+    for part in parts:
+        assert not re.search(r"<(img src=x|b>toy|b>film|script)", part)
+    assert html.escape("<b>toy</b>") in page
+    assert inspector.panels[1].pick.options[0][0].startswith("0: <img")  # a select shows text
+
+
+# -- the widget -----------------------------------------------------------------------------------
+
+
+def test_pressing_is_calling(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.boxes.press(2)
+    assert inspector.bench.chosen == inspector.boxes.chosen == 2
+    panel = inspector.panels[0]
+    panel.near.press(1)
+    assert inspector.frame["token_id"][2] == panel.bench.draft.slots[2].token_id
+    assert inspector.boxes.items[2]["state"] == "replaced"
+    assert "position 2" in inspector.boxes.items[2]["label"]
+    panel.word.value = "end"
+    assert panel.word.value == ""
+    assert inspector.prompt.text.strip() == "at the end it was"
+    accuracy = sl.evaluate(lm, task, "at the end it was", split="dev").accuracy
+    assert f"<td>{accuracy:.3f}</td>" in inspector.measured.value
+    for made, state in zip(panel.buttons, ["dropped", "masked", "kept"], strict=False):
+        made.click()
+        assert inspector.frame["state"][2] == state
+    panel.buttons[4].click()
+    assert inspector.frame["state"][2] == "masked"
+    panel.buttons[3].click()
+    assert inspector.prompt is inspector.bench.given
+    inspector.colours.value = "surprisal"
+    assert inspector.boxes.items[0]["label"].endswith(" nats")
+    panel.metric.value = "l2"
+    assert "l2" in panel.near.items[0]["label"]
+
+
+def test_texts_are_picked_and_only_changed_ones_listed(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.tabs.selected_index = 1
+    panel = inspector.front
+    panel.pick.value = 3
+    assert html.escape(task.dev.texts[3]) in panel.answers.value
+    inspector.replace(2, "end")
+    panel.only.value = True
+    assert [index for _, index in panel.pick.options] == inspector.bench.changed()
+    panel.test.click()
+    accuracy = sl.evaluate(lm, task, "at the end it was").accuracy
+    assert f"<td>{accuracy:.4f}</td>" in panel.tested.value
+    inspector.undo()
+    assert "score again" in panel.tested.value
+    assert panel.pick.options == ()
+
+
+def test_the_slider_shows_its_step(lm, task, run):
+    inspector = sl.inspect(lm, run, task)
+    inspector.tabs.selected_index = 2
+    panel = inspector.front
+    assert f"step {len(run.history)} of" in panel.moment.value
+    panel.slider.index = 0
+    assert panel.moment.value.startswith("step 1 of 12: task loss")
+    panel.play.value = 4
+    assert panel.moment.value.startswith("step 5 of 12")
+    assert panel.curves.value.startswith("<img alt=")
+
+
+def test_errors_appear_in_the_widget(lm, task, monkeypatch):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.panels[0].word.value = "nosuchword"
+    assert 'role="alert"' in inspector.error.value
+    assert "no word of" in inspector.error.value
+    inspector.boxes.press(1)
+    assert inspector.error.value == ""
+
+    def broken(*_):
+        raise RuntimeError(f"out of memory {EVIL}")
+
+    monkeypatch.setattr(type(inspector.bench.sample), "outcome", broken)
+    inspector.boxes.press(2)
+    assert "RuntimeError: out of memory &lt;img" in inspector.error.value
+
+
+def test_what_is_seen_is_saved(lm, task, tmp_path):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.replace(2, "end")
+    panel = inspector.panels[-1]
+    panel.path.value = str(tmp_path / "seen")
+    panel.widget.children[1].children[1].click()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"seen.png", "seen.pdf", "seen.csv", "seen_numbers.csv"}
+    assert "seen.png" in panel.done.value
+    assert "replaced" in (tmp_path / "seen.csv").read_text()
+    assert "at the end it was" in (tmp_path / "seen_numbers.csv").read_text()
+    panel.path.value = " "
+    panel.widget.children[1].children[1].click()
+    assert "Got no name" in inspector.error.value
+
+
+def test_the_static_view_needs_nothing(lm, task, run):
+    inspector = sl.inspect(lm, run, task)
+    inspector.replace(1, "great")
+    page = inspector.static().data
+    assert "Edited: position 1" in page
+    assert not re.search(r"<script|<link|https?://|@import", page)
+    assert set(re.findall(r'src="(.{5})', page)) == {"data:"}
+    assert f"{inspector.live.name}-static" in page
+    assert len(page) < 60_000
+    assert "run the cell" in static.wrap("x", []).lower()
+
+
+def test_closing_frees_what_it_held(lm, task, soft_run):
+    inspector = sl.inspect(lm, soft_run, task)
+    inspector.replace(0, "great")
+    gone = [weakref.ref(inspector), weakref.ref(inspector.bench), weakref.ref(inspector.boxes)]
+    inspector.close()
+    del inspector
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 3
+
+
+def test_many_edits_remember_a_bounded_number(lm, task):
+    inspector = sl.inspect(lm, TEXT, task, texts=4)
+    for index in lm.ordinary_ids[: REMEMBERED + 20].tolist():
+        inspector.bench.become(inspector.bench.draft.replaced(1, index))
+        inspector.bench.numbers()
+    assert len(inspector.bench.sample._known) == REMEMBERED
+    memory = Memory(2)
+    assert [memory.get_or(key, lambda key=key: key) for key in "abaca"] == list("abaca")
+    assert list(memory) == ["c", "a"]
