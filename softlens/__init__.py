@@ -27,8 +27,9 @@
 The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks` and
 `softlens.prompts` (the data), `softlens.adapters` (PEFT in and out), `softlens.tuners`,
 `softlens.objectives`, `softlens.proxies` and `softlens.constraints` (training),
-`softlens.decode`, `softlens.neighbours`, `softlens.lens`, `softlens.surprisal` and
-`softlens.attribution` (views), `softlens.evaluation` and `softlens.transfer` (measures),
+`softlens.decode`, `softlens.neighbours`, `softlens.lens`, `softlens.surprisal`,
+`softlens.people` and `softlens.attribution` (views), `softlens.evaluation` and
+`softlens.transfer` (measures),
 `softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),
 `softlens.framework` (whether they can be trusted), `softlens.tradeoff`, `softlens.goodhart` and
 `softlens.oddities` (many runs), `softlens.plots`,

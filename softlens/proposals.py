@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from softlens.errors import SoftlensError
 from softlens.lm import (
     LM,
     EncodedTexts,
@@ -24,9 +22,7 @@ from softlens.lm import (
     token_surprisal,
     word_logits,
 )
-
-BAND_QUANTILES = (0.1, 0.9)
-"""Between which quantiles of real texts' surprisals a prompt counts as fluent as they are."""
+from softlens.people import span_band
 
 
 @dataclass(frozen=True)
@@ -55,28 +51,8 @@ class Setting:
         return (self.lm.embed(ids) - self.lm.embedding.mean(dim=0)).mean(dim=0)
 
     def band(self, length: int) -> tuple[float, float]:
-        """Where nats per token of real texts' spans of `length` tokens lie: 10% to 90%.
-
-        Raises:
-            SoftlensError: no real text is that long.
-        """
-        key = ("fluency band", length, self.before)
-        if key not in self.lm.memo:
-            rows = [
-                row[len(self.lm.start) :] for row in (self.before.befores if self.before else ())
-            ]
-            starts = [(row, i) for row in rows for i in range(0, len(row) - length + 1, length)]
-            if not starts:
-                raise SoftlensError(
-                    f"No real text has {length} tokens, so there is no band of fluency to aim at. "
-                    "Use a shorter prompt, or the proxy 'perplexity'."
-                )
-            spans = [list(row[i : i + length]) for row, i in starts]
-            with torch.no_grad():
-                nats = token_surprisal(self.lm, spans)[:, 0].mean(dim=-1)
-            low, high = np.quantile(nats.cpu().numpy(), BAND_QUANTILES)
-            self.lm.memo[key] = (float(low), float(high))
-        return self.lm.memo[key]
+        """`softlens.people.span_band` of the texts before the prompt."""
+        return span_band(self.lm, self.before, length)
 
 
 @dataclass(frozen=True)

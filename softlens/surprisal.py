@@ -29,6 +29,7 @@ from softlens.decode import position_ids
 from softlens.display import Result, marks, piece, show, show_text, token_boxes, visible
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM, EncodedTexts, default_context, next_token_entropy, token_surprisal
+from softlens.people import sentence_nats, sentences
 from softlens.prompts import Prompt
 from softlens.tasks import Task
 from softlens.templates import template_parts
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 CONTEXTS = ("bos", "bos.", "text")
 CONTEXT_TEXTS = 8
 """Training texts after which a prompt stands where the context is "text"."""
-PEOPLE_TEXTS = 512
-"""Sentences of people that a prompt is compared with, at most."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,8 +181,8 @@ def surprisal(
     if texts is not None:
         after = nats if stands == "text" else _mean_over_texts(token_surprisal(lm, [ids], texts))
         frame["after_text_nats"] = after
-    rows, people_are = _people(lm, task, len(ids), people)
-    others = _of_people(lm, rows, given, stands, task)
+    rows, people_are = sentences(lm, task, len(ids), people)
+    others = sentence_nats(lm, rows, given, stands, task)
     return Surprisal(
         text=lm.decode(ids),
         token_ids=tuple(ids),
@@ -262,54 +261,3 @@ def _note(lm: LM, context: str) -> str:
     if context == "bos.":
         return "a full stop stands before, because the first token after BOS alone is noise"
     return ""
-
-
-def _people(
-    lm: LM, task: Task | None, length: int, people: Sequence[str] | None
-) -> tuple[list[list[int]], str]:
-    """Token rows of sentences of `length` tokens, and what they are."""
-    from softlens import organism
-    from softlens.lm.sources import BUNDLED
-
-    if people is not None:
-        rows = [lm.encode(text, leading_space=True)[:length] for text in people]
-        return [row for row in rows if len(row) == length], f"given sentences of {length} tokens"
-    if lm.name in BUNDLED:
-        key = ("questions by length", length)
-        if key not in lm.memo:
-            questions = sorted(set(organism.readable_front()["text"]))
-            every = questions[:: max(1, len(questions) // (4 * PEOPLE_TEXTS))]
-            encoded = [lm.encode(question, leading_space=True) for question in every]
-            lm.memo[key] = [row for row in encoded if len(row) == length]
-        if lm.memo[key]:
-            return _evenly(lm.memo[key]), f"questions of the grammar of {length} tokens"
-    if task is None:
-        return [], ""
-    texts = dict.fromkeys([*task.train.texts, *task.unlabelled])
-    rows = []
-    for text in texts:
-        if len(row := lm.encode(text, leading_space=True)[:length]) == length:
-            rows.append(row)
-        if len(rows) == PEOPLE_TEXTS:
-            break
-    return rows, f"openings of the task's texts, {length} tokens each"
-
-
-def _evenly(rows: list[list[int]]) -> list[list[int]]:
-    return rows[:: -(-len(rows) // PEOPLE_TEXTS)]
-
-
-def _of_people(
-    lm: LM, rows: list[list[int]], given: str | EncodedTexts, context: str, task: Task | None
-) -> tuple[float, ...]:
-    """Nats per token of each row, remembered by the LM."""
-    if not rows:
-        return ()
-    which = task if context == "text" else None
-    key = ("surprisal of people", context, which, tuple(map(tuple, rows)))
-    if key not in lm.memo:
-        # After several texts each, a quarter of the sentences says as much at a lower price.
-        chosen = rows[:: 4 if context == "text" else 1]
-        nats = token_surprisal(lm, chosen, given).double().mean(dim=(1, 2))
-        lm.memo[key] = tuple(nats.cpu().tolist())
-    return lm.memo[key]

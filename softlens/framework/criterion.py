@@ -32,15 +32,13 @@ from softlens.framework.scrutability import Scrutability
 from softlens.framework.texts import OTHER, SHUFFLED
 from softlens.lm import LM, token_surprisal
 from softlens.lm.texts import logits_together
+from softlens.people import real_spans
 from softlens.readings.base import Reading
 from softlens.statistics import Resamples, undominated
 from softlens.tasks import Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-QUANTILE, SPAN_TEXTS = 0.9, 64
-"""A reading may be as surprising as nine in ten spans of that length in so many real texts."""
 
 
 @dataclass(frozen=True)
@@ -79,28 +77,6 @@ class Criterion:
             nats_per_token=mean if math.isnan(given[0]) else given[0],
             max_surprisal=worst if math.isnan(given[1]) else given[1],
         )
-
-
-@torch.no_grad()
-def real_spans(lm: LM, task: Task, length: int) -> tuple[float, float]:
-    """Nine in ten spans of real texts are below these, in their place in the text.
-
-    Returns:
-        Nats per token of a span, and nats of its worst token.
-    """
-    source = (*task.unlabelled, *task.train.texts)[:SPAN_TEXTS]
-    key = ("real spans", length, source)
-    if key not in lm.memo:
-        rows = [lm.encode(text)[: lm.context_length - 2] for text in source]
-        nats = token_surprisal(lm, [row for row in rows if row])[:, 0].cpu().numpy()
-        spans = []
-        for row in nats:
-            known = row[~np.isnan(row)]
-            size = min(length, len(known))
-            spans += [known[i : i + size] for i in range(0, len(known) - size + 1, size)]
-        means, worst = [span.mean() for span in spans], [span.max() for span in spans]
-        lm.memo[key] = float(np.quantile(means, QUANTILE)), float(np.quantile(worst, QUANTILE))
-    return lm.memo[key]
 
 
 @dataclass(frozen=True, repr=False)

@@ -40,7 +40,7 @@ def plot_fade_in(found: "FadeIn", ax: Any = None) -> np.ndarray:
             _, ax = plt.subplots(1, len(paths), figsize=size, sharey=True)
         axes = np.atleast_1d(np.asarray(ax)).ravel()
         colours = sns.color_palette("colorblind", len(found.pieces))
-        tops = found.gathered["attribution"]
+        named = []
         for panel, path in zip(axes, paths, strict=True):
             whole = found.frame[found.frame["path"] == path]
             gained = whole["gain"]
@@ -48,7 +48,6 @@ def plot_fade_in(found: "FadeIn", ax: Any = None) -> np.ndarray:
             panel.axhline(0, color="0.8", lw=0.8, zorder=0)
             panel.fill_between(whole["share"], gained - reach, gained + reach, color="0.88", lw=0)
             panel.plot(whole["share"], gained, color="black", lw=2.2)
-            gap = 0.055 * (max(gained.max(), tops.max()) - min(gained.min(), tops.min()))
             ends = [(float(gained.iloc[-1]), "sum", "black")]
             own = found.gathered[found.gathered["path"] == path]
             for position, token in enumerate(found.pieces):
@@ -56,20 +55,23 @@ def plot_fade_in(found: "FadeIn", ax: Any = None) -> np.ndarray:
                 panel.plot(line["share"], line["attribution"], color=colours[position], lw=1.2,
                            ls=DASHES[position % len(DASHES)])  # fmt: skip
                 ends.append((line["attribution"].iloc[-1], show_plot(token), colours[position]))
-            for place, (_, name, colour) in zip(_apart(ends, gap), sorted(ends), strict=True):
-                panel.annotate(name, (1, place), (4, 0), textcoords="offset points", va="center",
-                               fontsize=7, color=colour, annotation_clip=False)  # fmt: skip
+            named.append(sorted(ends, key=lambda end: end[0]))
             panel.set_title(TITLES[path])
             panel.set_xlabel(WAYS[path])
             panel.set_xlim(0, 1)
             sns.despine(ax=panel)
+        low, high = axes[0].get_ylim()
+        for panel, ends in zip(axes, named, strict=True):
+            places = _apart([end for end, _, _ in ends], 0.065 * (high - low))
+            for place, (_, name, colour) in zip(places, ends, strict=True):
+                panel.annotate(name, (1, place), (4, 0), textcoords="offset points", va="center",
+                               fontsize=7, color=colour, annotation_clip=False)  # fmt: skip
         axes[0].set_ylabel(f"gain of {found.target.replace('_', ' ')} ({found.unit})")
     return axes
 
 
-def _apart(ends: list[tuple[float, str, Any]], gap: float) -> list[float]:
+def _apart(wanted: list[float], gap: float) -> list[float]:
     """Heights for names, in order, near where their lines end and at least `gap` apart."""
-    wanted = sorted(end for end, _, _ in ends)
     places: list[float] = []
     for end in wanted:
         places.append(max(end, places[-1] + gap) if places else end)

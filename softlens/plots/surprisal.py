@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from softlens.errors import SoftlensError, near
+from softlens.people import BAND
 from softlens.plots.style import style
 from softlens.plots.tokens import plot_bars, plot_tokens
 
@@ -34,7 +35,7 @@ def plot_surprisal(found: "Surprisal", ax: Axes | None = None, kind: str = "bars
     ax = plot_bars(found.pieces, values, "surprisal (nats)", ax)
     with style():
         if found.people:
-            low, high = np.quantile(found.people, [0.1, 0.9])
+            low, high = np.quantile(found.people, BAND)
             ax.axhspan(low, high, color="#009E73", alpha=0.18, lw=0, zorder=0,
                        label=textwrap.fill(f"middle 80% of {found.people_are}", 26))  # fmt: skip
         ax.axhline(found.nats_per_token, color="black", lw=1, ls="--", zorder=1, label="mean")

@@ -14,8 +14,9 @@ import torch
 
 import softlens as sl
 from softlens import Criterion, Prompt, Reading, SoftlensError, Task
-from softlens.framework.criterion import judged, real_spans
+from softlens.framework.criterion import judged
 from softlens.lm import LM, token_surprisal
+from softlens.people import real_spans
 
 QUICK = {"matched": {"evaluations": 6000}}
 

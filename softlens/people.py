@@ -1,0 +1,133 @@
+"""How surprising is what people wrote: the real texts that prompts and readings are held against.
+
+One question, asked in the two places where it has an answer, both in nats per token and between the
+same quantiles (`BAND`):
+
+* of whole *sentences*, in the context that a prompt stands in: `softlens.surprisal` shows where a
+  prompt is among them (`sentences`, `sentence_nats`);
+* of *spans* of a length, cut from real texts one after the other: each in its place in its text,
+  which bounds what a reading may cost (`real_spans`, for `softlens.Criterion`); or each on its own
+  after BOS, as the proxies feed a prompt (`span_band`, for the proxy "fluency_band").
+
+What they say differs: a span in its place is predicted from its text, one on its own is not.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from softlens.errors import SoftlensError
+from softlens.lm import LM, EncodedTexts, token_surprisal
+from softlens.tasks import Task
+
+BAND = (0.1, 0.9)
+"""Between these quantiles of what people wrote, a text counts as fluent as theirs."""
+PEOPLE_TEXTS = 512
+"""Sentences of people that a prompt is compared with, at most."""
+SPAN_TEXTS = 64
+"""Real texts that bounds are taken from."""
+
+
+def sentences(
+    lm: LM, task: Task | None, length: int, people: Sequence[str] | None
+) -> tuple[list[list[int]], str]:
+    """Token rows of sentences of `length` tokens, and what they are.
+
+    Those given, cut to that length; or on a bundled organism the grammar's questions; or the
+    openings of the task's texts; or none.
+    """
+    from softlens import organism
+    from softlens.lm.sources import BUNDLED
+
+    if people is not None:
+        rows = [lm.encode(text, leading_space=True)[:length] for text in people]
+        return [row for row in rows if len(row) == length], f"given sentences of {length} tokens"
+    if lm.name in BUNDLED:
+        key = ("questions by length", length)
+        if key not in lm.memo:
+            questions = sorted(set(organism.readable_front()["text"]))
+            every = questions[:: max(1, len(questions) // (4 * PEOPLE_TEXTS))]
+            encoded = [lm.encode(question, leading_space=True) for question in every]
+            lm.memo[key] = [row for row in encoded if len(row) == length]
+        if lm.memo[key]:
+            return _evenly(lm.memo[key]), f"questions of the grammar of {length} tokens"
+    if task is None:
+        return [], ""
+    texts = dict.fromkeys([*task.train.texts, *task.unlabelled])
+    rows = []
+    for text in texts:
+        if len(row := lm.encode(text, leading_space=True)[:length]) == length:
+            rows.append(row)
+        if len(rows) == PEOPLE_TEXTS:
+            break
+    return rows, f"openings of the task's texts, {length} tokens each"
+
+
+def _evenly(rows: list[list[int]]) -> list[list[int]]:
+    return rows[:: -(-len(rows) // PEOPLE_TEXTS)]
+
+
+def sentence_nats(
+    lm: LM, rows: list[list[int]], given: str | EncodedTexts, context: str, task: Task | None
+) -> tuple[float, ...]:
+    """Nats per token of each sentence in the context that a prompt stands in."""
+    if not rows:
+        return ()
+    which = task if context == "text" else None
+    key = ("surprisal of people", context, which, tuple(map(tuple, rows)))
+    if key not in lm.memo:
+        # After several texts each, a quarter of the sentences says as much at a lower price.
+        chosen = rows[:: 4 if context == "text" else 1]
+        nats = token_surprisal(lm, chosen, given).double().mean(dim=(1, 2))
+        lm.memo[key] = tuple(nats.cpu().tolist())
+    return lm.memo[key]
+
+
+@torch.no_grad()
+def real_spans(lm: LM, task: Task, length: int) -> tuple[float, float]:
+    """Nine in ten spans of real texts are below these, in their place in the text.
+
+    Returns:
+        Nats per token of a span, and nats of its worst token.
+    """
+    source = (*task.unlabelled, *task.train.texts)[:SPAN_TEXTS]
+    key = ("real spans", length, source)
+    if key not in lm.memo:
+        rows = [lm.encode(text)[: lm.context_length - 2] for text in source]
+        nats = token_surprisal(lm, [row for row in rows if row])[:, 0].cpu().numpy()
+        spans = []
+        for row in nats:
+            known = row[~np.isnan(row)]
+            size = min(length, len(known))
+            spans += [known[at] for at in _cuts(len(known), size)]
+        means, worst = [span.mean() for span in spans], [span.max() for span in spans]
+        lm.memo[key] = float(np.quantile(means, BAND[1])), float(np.quantile(worst, BAND[1]))
+    return lm.memo[key]
+
+
+@torch.no_grad()
+def span_band(lm: LM, before: EncodedTexts | None, length: int) -> tuple[float, float]:
+    """Where nats per token of spans of real texts lie, each on its own: 10% to 90%.
+
+    Raises:
+        SoftlensError: no real text is that long.
+    """
+    key = ("fluency band", length, before)
+    if key not in lm.memo:
+        rows = [row[1:] for row in (before.befores if before else ())]  # without BOS
+        spans = [row[at] for row in rows for at in _cuts(len(row), length)]
+        if not spans:
+            raise SoftlensError(
+                f"No real text has {length} tokens, so there is no band of fluency to aim at. "
+                "Use a shorter prompt, or the proxy 'perplexity'."
+            )
+        nats = token_surprisal(lm, spans)[:, 0].mean(dim=-1)
+        low, high = np.quantile(nats.cpu().numpy(), BAND)
+        lm.memo[key] = (float(low), float(high))
+    return lm.memo[key]
+
+
+def _cuts(size: int, length: int) -> Iterator[slice]:
+    """Whole spans of `length` in a row of `size`, one after the other."""
+    return (slice(i, i + length) for i in range(0, size - length + 1, length))
