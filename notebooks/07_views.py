@@ -178,41 +178,36 @@ pd.DataFrame(
 ax = sl.attribute(lm, task, run.prompt).plot()
 # %% [markdown]
 # Above twelve positions the coalitions are too many, so orders are sampled in pairs (an order and its
-# reverse), and `sampling_error` says how far that may move each number.
+# reverse), and `sampling_error` says how far that may move each number. (On a large LM, sampling sets
+# in where all coalitions would take more than about two seconds. The result always says which it was.)
 
 # %%
 sl.attribute(lm, task, f"{readable} near the end it was at first it was", texts=8, samples=32)
 
 # %% [markdown]
-# ## Which attribution to believe?
+# ### The words of the text
 #
-# Five methods, five pictures. `compare_attributions` asks all of them the same question (same texts,
-# same target, same meaning of absent) and judges them in five ways:
-#
-# * *comprehensiveness*: how much is lost without the positions it ranks highest;
-# * *sufficiency*: how much is lost if only those are kept;
-# * *rank correlation* with exact Shapley values;
-# * *planted positions*: in prompts of random tokens one vector is trained to do the task, whatever
-#   stands around it. Is it found?
-# * *shuffled weights*: on an LM whose weights were shuffled, a method should say something else. If it
-#   does not, it describes the input, not the LM.
-#
-# The last row is a random order, which is what a method has to beat.
+# A prompt is a question, and the answer stands in the text. `of="text"` keeps the prompt whole and lets
+# the words of each text come and go. Two reviews, first under `readable`, which asks for the verdict as
+# a whole:
 
 # %%
-prompts = [readable, "in the middle it was", "near the end it was", run.prompt]
-comparison = sl.compare_attributions(lm, task, prompts, texts=16, planted=3, progress=False)
-comparison
-# %%
-axes = comparison.plot()
+places = [0, 2]
+sl.attribute(lm, task, readable, "leave_one_out", of="text", texts=places)
+
 # %% [markdown]
-# Gradient x input and attention rollout are no better than a random order here, and they do not find
-# the position that was planted. The other three find it every time, and lose less when only what
-# they rank highest is kept. Between them, Shapley values and integrated gradients lose more when what
-# they rank highest is removed. Leave-one-out is the cheapest, and blind to words that stand in for each
-# other; integrated gradients cost ten times as much and need a fine path (the view shows the gap that
-# a coarse one leaves). Four prompts are few: before you believe a method on your own task, run this
-# cell there.
+# ... and the same two under a prompt that asks about the end:
+
+# %%
+sl.attribute(lm, task, "near the end it was", "leave_one_out", of="text", texts=places)
+
+# %% [markdown]
+# The same reviews, and other words. The first prompt reads the writer's own verdict ("i admired it"),
+# the second the adjective of the last aspect, and the word *finally*, which says that it is the last.
+# Each reads what it says it asks about. A soft prompt says nothing, and this is a way to find out.
+#
+# Five methods of attribution, five pictures: *13_attribution* asks which of them to believe, what a
+# soft prompt reads in a text, and why two good methods differ.
 #
 # One thing no attribution says: *why* a position matters. For that a prompt has to be read, and the
 # reading tested.

@@ -10,6 +10,7 @@ import pytest
 from softlens import (
     Prompt,
     attribute,
+    fade_in,
     load_lm,
     load_task,
     logit_lens,
@@ -21,7 +22,7 @@ from softlens import (
 from softlens.display import Result, marks, piece, show, token_boxes
 from softlens.lm import LM
 from softlens.lm.sources import BUNDLED
-from softlens.tasks import Task
+from softlens.tasks import Split, Task
 
 TAGS = {"div", "span", "br", "small", "table", "thead", "tbody", "tr", "th", "td"}
 # What tokenizers are known to hold, and what a hostile one might.
@@ -48,8 +49,15 @@ def check_shown(result: Result) -> None:
 
 
 def check_drawn(axes) -> None:
-    axes.figure.canvas.draw()
-    plt.close(axes.figure)
+    figure = (axes[0] if hasattr(axes, "__len__") else axes).figure
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+def of_tokens(lm: LM, task: Task, ids: list[int]) -> Task:
+    """The task with a single test text: what these tokens spell."""
+    test = Split((f"a {lm.decode(ids)}",), (0,))
+    return Task(task.name, task.label_words, task.template, task.train, task.dev, test)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -61,9 +69,14 @@ def test_every_token_of_the_bundled_lms_in_every_view(name: str):
         for view in (near, surprisal(lm, prompt, people=[]), logit_lens(lm, prompt, k=1)):
             check_shown(view)
         check_drawn(plots.plot_tokens(near.pieces, near.frame["score"].tolist(), "cosine"))
+        words = attribute(lm, of_tokens(lm, task, ids[:60]), None, "gradient_x_input", of="text",
+                          truncate=True)  # fmt: skip
+        check_shown(words)
+    check_drawn(words.plot())
     few = Prompt.from_ids(lm, list(range(6)))
     for view in (
         attribute(lm, task, few, "leave_one_out", texts=1),
+        fade_in(lm, task, few, texts=1, steps=16),
         surprisal(lm, few, task),
         nearest_by_metric(lm, few),
         nearest_tokens(lm, few),
@@ -81,9 +94,11 @@ def test_every_token_of_a_byte_level_vocabulary(tiny: Callable[..., LM], toy_tas
             surprisal(lm, prompt, toy_task),
             attribute(lm, toy_task, prompt, "leave_one_out", texts=1),
             logit_lens(lm, prompt, toy_task),
+            fade_in(lm, toy_task, prompt, texts=1, steps=16),
+            attribute(lm, of_tokens(lm, toy_task, ids), None, "gradient_x_input", of="text"),
         ):
             check_shown(view)
-        check_drawn(view.plot())
+            check_drawn(view.plot())
 
 
 def test_hostile_tokens_in_boxes_and_pictures():
@@ -126,3 +141,16 @@ def test_every_token_of_the_real_lm(smollm2: LM):
         boxes = token_boxes([pieces[i] for i in some], [0.5] * len(some), "nats")
         assert set(re.findall(r"</?([a-zA-Z]+)", boxes)) <= TAGS
     check_drawn(plots.plot_tokens(pieces[::997], [0.5] * len(pieces[::997]), "nats"))
+    # The views themselves, on tokens that are no plain words: halves of characters and the like.
+    odd = [i for i, token in enumerate(pieces) if not token.isascii() or not token.isprintable()]
+    few, task = odd[:: len(odd) // 12][:12], load_task("reviews")
+    prompt = Prompt.from_ids(lm, few)
+    for view in (
+        surprisal(lm, prompt, people=[]),
+        logit_lens(lm, prompt, k=1),
+        nearest_tokens(lm, prompt, k=2),
+        attribute(lm, task, prompt, "gradient_x_input", texts=1),
+        attribute(lm, of_tokens(lm, task, few), None, "gradient_x_input", of="text"),
+    ):
+        check_shown(view)
+        check_drawn(view.plot())

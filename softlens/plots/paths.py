@@ -19,6 +19,7 @@ WAYS = {
     "faded": "share of the way to the vectors",
     "drawn": "probability of each position",
 }
+MOST_NAMES = 10
 DASHES = ("-", "--", "-.", ":")
 
 
@@ -31,7 +32,8 @@ def plot_fade_in(found: "FadeIn", ax: Any = None) -> np.ndarray:
 
     Returns:
         The Axes. The thick line is what the target has gained, with a 95% band over texts; thin
-        lines are the positions' parts of it, named where they end: their attributions.
+        lines are the positions' parts of it, the largest `MOST_NAMES` named where they end: their
+        attributions.
     """
     paths = list(dict.fromkeys(found.frame["path"]))
     with style():
@@ -55,7 +57,9 @@ def plot_fade_in(found: "FadeIn", ax: Any = None) -> np.ndarray:
                 panel.plot(line["share"], line["attribution"], color=colours[position], lw=1.2,
                            ls=DASHES[position % len(DASHES)])  # fmt: skip
                 ends.append((line["attribution"].iloc[-1], show_plot(token), colours[position]))
-            named.append(sorted(ends, key=lambda end: end[0]))
+            # The sum, and the positions with the largest parts: more names would not be read.
+            largest = sorted(ends[1:], key=lambda end: -abs(end[0]))[:MOST_NAMES]
+            named.append(sorted([ends[0], *largest], key=lambda end: end[0]))
             panel.set_title(TITLES[path])
             panel.set_xlabel(WAYS[path])
             panel.set_xlim(0, 1)
