@@ -1,11 +1,13 @@
-"""Attribution against captum, and what a view costs: time in one run, and agreement.
+"""Attribution against captum, what a view costs, how exact it is, and which methods agree.
 
-``python -m tests.benchmarks.bench_views`` prints a table and writes ``figures/bench_views.json``.
+``python -m tests.benchmarks.bench_views`` prints tables and writes ``figures/bench_views.json``;
+``--parts peers views exactness agreement`` picks some.
 Peers are captum's `IntegratedGradients`, `FeatureAblation` and `ShapleyValueSampling` on the plain
-forward of the same prompt and texts, one call a text, as its documentation has it; the sampled
-Shapley values are held against our exact ones. Ours includes everything up to the finished result,
+forward of the same prompt and texts, one call a text, as its documentation has it; Shapley
+values are sampled with as many permutations by both, and ours are also timed exactly, from all
+coalitions. Ours includes everything up to the finished result,
 but texts' keys and values stay in memory between repeats, as they do in a session. Medians of
-alternated repeats in one process; ``--lm smollm2-135m --task reviews`` for the real LM.
+alternated repeats in one process; ``--lm smollm2-135m --tasks reviews`` for the real LM.
 """
 
 import argparse
@@ -14,11 +16,27 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import pandas as pd
 import torch
-from captum.attr import FeatureAblation, IntegratedGradients, ShapleyValueSampling
+from captum.attr import (
+    FeatureAblation,
+    IntegratedGradients,
+    ShapleyValues,
+    ShapleyValueSampling,
+)
 from torch import Tensor
 
-from softlens import Prompt, attribute, load_lm, load_task, logit_lens, nearest_tokens, surprisal
+from softlens import (
+    Prompt,
+    attribute,
+    compare_attributions,
+    fade_in,
+    load_lm,
+    load_task,
+    logit_lens,
+    nearest_tokens,
+    surprisal,
+)
 from softlens.attribution.game import stand_ins
 from softlens.files import write_json
 from softlens.lm import LM
@@ -96,64 +114,141 @@ def no_gradient(call: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
     return run
 
 
+def peer_rows(
+    lm: LM, task: Task, prompt: Prompt, texts: int, repeats: int
+) -> list[dict[str, object]]:
+    """Times of ours and of captum's, alternated; differences where both are exact."""
+    theirs = peers(lm, task, prompt, texts)
+    jobs: list[tuple[str, str, int | None]] = [
+        ("integrated_gradients", "integrated_gradients", None),
+        ("leave_one_out", "leave_one_out", None),
+        ("shapley", "shapley", PERMUTATIONS),
+        ("shapley, all coalitions", "shapley", 10**6),
+    ]
+    rows: list[dict[str, object]] = []
+    for name, method, samples in jobs:
+
+        def ours(method: str = method, samples: int | None = samples) -> np.ndarray:
+            return attribute(
+                lm, task, prompt, method, absent="mean_embedding", texts=texts, steps=STEPS,
+                samples=samples, progress=False,
+            ).by_text  # fmt: skip
+
+        times = alternated({"ours": ours, "captum": theirs[method]}, repeats)
+        ratios = sorted(c / o for c, o in zip(times["captum"], times["ours"], strict=True))
+        rows.append(
+            {
+                "method": name,
+                "milliseconds": 1e3 * median(times["ours"]),
+                "captum_milliseconds": 1e3 * median(times["captum"]),
+                "ratio": median(ratios),
+                "ratio_low": ratios[0],
+                "ratio_high": ratios[-1],
+                "largest_difference": float(np.abs(ours() - theirs[method]()).max()),
+            }
+        )
+    return rows
+
+
+def view_rows(lm: LM, task: Task, prompt: Prompt, repeats: int) -> list[dict[str, object]]:
+    """Milliseconds of each view as a user calls it."""
+    calls: dict[str, Callable[[], object]] = {
+        "nearest_tokens": lambda: nearest_tokens(lm, prompt),
+        "surprisal": lambda: surprisal(lm, prompt, task),
+        "logit_lens": lambda: logit_lens(lm, prompt, task),
+        "attribute": lambda: attribute(lm, task, prompt, progress=False),
+        "attribute, 4 texts": lambda: attribute(lm, task, prompt, texts=4, progress=False),
+        "attribute, leave_one_out": lambda: attribute(
+            lm, task, prompt, "leave_one_out", progress=False
+        ),
+        "attribute of a text's words, leave_one_out": lambda: attribute(
+            lm, task, prompt, "leave_one_out", of="text", texts=1, progress=False
+        ),
+        "fade_in": lambda: fade_in(lm, task, prompt, texts=4, progress=False),
+    }
+    times = alternated(calls, repeats)
+    return [{"view": name, "milliseconds": 1e3 * median(taken)} for name, taken in times.items()]
+
+
+def exactness_rows(lm: LM, task: Task, texts: int) -> list[dict[str, object]]:
+    """Differences from captum's exact Shapley values, and gaps of completeness, at length 4."""
+    prompt = drawn(lm, 4)
+    given, stand = prompt.vectors[None], stand_ins(lm, 4, "mean_embedding", 0)
+    mask = torch.arange(4)[None, :, None].expand(1, 4, lm.hidden_size).contiguous()
+    keys = {"absent": "mean_embedding", "texts": texts, "progress": False}
+    exact = attribute(lm, task, prompt, **keys)  # type: ignore[call-overload]
+    with torch.no_grad():
+        theirs = np.stack([
+            ShapleyValues(value).attribute(given, stand, feature_mask=mask)[0, :, 0].numpy()
+            for value in values(lm, task, texts)
+        ])  # fmt: skip
+    rows: list[dict[str, object]] = [
+        {"what": "Shapley against captum's over all coalitions, largest difference (nats)",
+         "value": float(np.abs(exact.by_text - theirs).max())},
+        {"what": "Shapley's gap of completeness (nats)", "value": abs(exact.gap)},
+    ]  # fmt: skip
+    for steps in (4, 16, 64, 256):
+        found = attribute(  # type: ignore[call-overload]
+            lm, task, prompt, "integrated_gradients", steps=steps, **keys
+        )
+        rows.append({"what": f"integrated gradients' gap, {steps} steps (nats)",
+                     "value": abs(found.gap)})  # fmt: skip
+    return rows
+
+
+def agreement_rows(lm: LM, task: Task, length: int, prompts: int) -> list[dict[str, object]]:
+    """Which method agrees with exact Shapley: means over prompts, half readable, half random."""
+    readable = list(task.readable[: prompts // 2])
+    others = [drawn(lm, length, seed) for seed in range(prompts - len(readable))]
+    found = compare_attributions(
+        lm, task, [*readable, *others], texts=16 if lm.is_small else 4, planted=3, progress=False
+    )
+    rows = found.summary.assign(task=task.name).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def drawn(lm: LM, length: int, seed: int = 0) -> Prompt:
+    """A prompt of random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    picked = torch.randint(len(lm.ordinary_ids), (length,), generator=generator)
+    return Prompt.from_ids(lm, lm.ordinary_ids[picked].tolist())
+
+
+PARTS = ("peers", "views", "exactness", "agreement")
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures/bench_views.json"))
     parser.add_argument("--lm", default="organism")
-    parser.add_argument("--task", default="sentiment")
+    parser.add_argument("--tasks", nargs="+", default=["sentiment"], help="the first for times")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--length", type=int, default=10)
     parser.add_argument("--texts", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
-    chosen = parser.parse_args()
-    lm, task = load_lm(chosen.lm), load_task(chosen.task)
-    generator = torch.Generator().manual_seed(0)
-    picked = torch.randint(len(lm.ordinary_ids), (chosen.length,), generator=generator)
-    prompt = Prompt.from_ids(lm, lm.ordinary_ids[picked].tolist())
-
-    results = []
-    for method, peer in peers(lm, task, prompt, chosen.texts).items():
-
-        def ours(method: str = method) -> np.ndarray:
-            return attribute(
-                lm, task, prompt, method, absent="mean_embedding", texts=chosen.texts,
-                steps=STEPS, progress=False,
-            ).by_text  # fmt: skip
-
-        times = alternated({"ours": ours, "captum": peer}, chosen.repeats)
-        ratios = sorted(c / o for c, o in zip(times["captum"], times["ours"], strict=True))
-        row = {
-            "method": method,
-            "milliseconds": 1e3 * median(times["ours"]),
-            "captum_milliseconds": 1e3 * median(times["captum"]),
-            "ratio": median(ratios),
-            "ratio_low": ratios[0],
-            "ratio_high": ratios[-1],
-            "largest_difference": float(np.abs(ours() - peer()).max()),
-        }
-        results.append(row)
-        print(
-            f"{method:21s} ours {row['milliseconds']:8.1f} ms  captum "
-            f"{row['captum_milliseconds']:9.1f} ms  ratio {row['ratio']:5.1f} "
-            f"({row['ratio_low']:.1f} to {row['ratio_high']:.1f})  largest difference "
-            f"{row['largest_difference']:.1e}",
-            flush=True,
-        )
-    views: dict[str, Callable[[], object]] = {
-        "nearest_tokens": lambda: nearest_tokens(lm, prompt),
-        "surprisal": lambda: surprisal(lm, prompt, task),
-        "logit_lens": lambda: logit_lens(lm, prompt, task),
-        "attribute": lambda: attribute(lm, task, prompt, progress=False),
-    }
-    times = alternated(views, chosen.repeats)
-    costs = {name: 1e3 * median(taken) for name, taken in times.items()}
-    for name, cost in costs.items():
-        print(f"{name:21s} {cost:8.1f} ms")
-    setting = {"lm": lm.name, "task": task.name, "length": chosen.length, "texts": chosen.texts}
+    parser.add_argument("--prompts", type=int, default=10)
+    asked = parser.parse_args()
+    lm, tasks = load_lm(asked.lm), [load_task(name) for name in asked.tasks]
+    prompt = drawn(lm, asked.length)
+    found: dict[str, list[dict[str, object]]] = {}
+    for part in asked.parts:
+        if part == "peers":
+            rows = peer_rows(lm, tasks[0], prompt, asked.texts, asked.repeats)
+        elif part == "views":
+            rows = view_rows(lm, tasks[0], prompt, asked.repeats)
+        elif part == "exactness":
+            rows = exactness_rows(lm, tasks[0], asked.texts)
+        else:
+            rows = [r for task in tasks for r in agreement_rows(lm, task, 5, asked.prompts)]
+        found[part] = rows
+        print(f"{part}\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.3g}'.format)}",
+              flush=True)  # fmt: skip
+    setting = {"lm": lm.name, "tasks": asked.tasks, "length": asked.length, "texts": asked.texts}
     write_json(
-        chosen.out,
+        asked.out,
         {"threads": torch.get_num_threads(), **setting, "steps": STEPS,
-         "permutations": PERMUTATIONS, "results": results, "views_milliseconds": costs},
+         "permutations": PERMUTATIONS, **found},
     )  # fmt: skip
 
 
