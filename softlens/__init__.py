@@ -16,6 +16,7 @@
     sl.faithfulness(lm, task, run.prompt, reading)          # does it?
     sl.scrutability(lm, task, reading)          # could a person understand and check it?
     sl.report(lm, task, run.prompt)             # all of that, and a verdict with its evidence
+    sl.sweep(lm, task, ["pez", "race"], [{}, {"perplexity": 0.3}], range(3), store="runs/")
     sl.transfer(reading, lm, [judge], task)     # what it does on other LMs
     sl.inspect(lm, run)                         # ... or turn it over in your hands, in a notebook
     sl.Prompt.from_peft("adapter", lm)          # a prompt trained elsewhere; prompt.to_peft
@@ -31,9 +32,9 @@ The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks
 `softlens.people` and `softlens.attribution` (views), `softlens.evaluation` and
 `softlens.transfer` (measures),
 `softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),
-`softlens.framework` (whether they can be trusted), `softlens.tradeoff`, `softlens.goodhart` and
-`softlens.oddities` (many runs), `softlens.plots`,
-`softlens.widgets`.
+`softlens.framework` (whether they can be trusted), `softlens.sweeps` (many runs, kept as they
+finish), `softlens.tradeoff`, `softlens.goodhart` and `softlens.oddities` (what they say),
+`softlens.plots`, `softlens.widgets`.
 """
 
 from softlens import organism
@@ -90,6 +91,7 @@ from softlens.proxies import proxies
 from softlens.readings import Reading, read, reading_methods
 from softlens.runs import Run, RunConfig, load_run
 from softlens.surprisal import Surprisal, surprisal
+from softlens.sweeps import Sweep, concat_sweeps, load_sweep, sweep
 from softlens.tasks import Split, Task
 from softlens.tradeoff import compare_methods, fronts, hypervolume, price_split
 from softlens.transfer import Transfer, transfer
@@ -124,6 +126,7 @@ __all__ = [
     "SoftlensError",
     "Split",
     "Surprisal",
+    "Sweep",
     "Task",
     "Transfer",
     "Verdict",
@@ -131,6 +134,7 @@ __all__ = [
     "attribute",
     "compare_attributions",
     "compare_methods",
+    "concat_sweeps",
     "controls",
     "distil",
     "evaluate",
@@ -145,6 +149,7 @@ __all__ = [
     "load_lm",
     "load_report",
     "load_run",
+    "load_sweep",
     "load_task",
     "logit_lens",
     "nearest_by_metric",
@@ -168,6 +173,7 @@ __all__ = [
     "scrutability",
     "style",
     "surprisal",
+    "sweep",
     "transfer",
     "tune",
     "wayward",

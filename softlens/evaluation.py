@@ -308,3 +308,24 @@ def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Cont
     )
     lm.memo[key] = Controls(found[0], tuple(found[1 : 1 + RANDOM_PROMPTS]), readable, frame)
     return lm.memo[key]
+
+
+def control_metrics(
+    lm: LM, task: Task, length: int, *, truncate: bool = False
+) -> dict[str, float | str]:
+    """The flat numbers of `controls`, remembered by the LM.
+
+    What was measured before, in another process, can be given back to it with
+    `remember_controls`.
+    """
+    key = ("control metrics", task, length, truncate)
+    if key not in lm.memo:
+        lm.memo[key] = controls(lm, task, length, truncate=truncate).metrics()
+    return lm.memo[key]
+
+
+def remember_controls(
+    lm: LM, task: Task, length: int, known: dict[str, float | str], *, truncate: bool = False
+) -> None:
+    """Tell the LM what `control_metrics` gave before, so that it is not measured again."""
+    lm.memo[("control metrics", task, length, truncate)] = dict(known)

@@ -43,6 +43,8 @@ class LM:
         start: the tokens every row starts with: BOS, or nothing.
         memo: what was found out about this LM and does not change, by whoever found it.
         parity: worst relative error of the fast layouts at load (`softlens.lm.parity`).
+        opened_as: the name or path that `load_lm` opened it by, so that another process can do the
+            same; None for an LM that was put together by hand.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class LM:
         limit = _free_memory(self.device) // 4 if cache_memory is None else int(cache_memory)
         self.cache = KeyValueCache(model, limit, per_token)
         self.memo: dict[Any, Any] = {}
+        self.opened_as: str | None = None
 
     def __repr__(self) -> str:
         return (

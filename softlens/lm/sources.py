@@ -79,7 +79,12 @@ def load_lm(
         raise SoftlensError(
             f"Cannot put {source.name!r} on device {device!r}: {reason}"
         ) from reason
-    return LM(model, tokenizer, name=source.name, cache_memory=cache_memory, bos=bos)
+    lm = LM(model, tokenizer, name=source.name, cache_memory=cache_memory, bos=bos)
+    lm.opened_as = source.name if name is None else str(name)
+    if lm.opened_as not in (*BUNDLED, REAL) and Path(lm.opened_as).expanduser().exists():
+        # In full, for processes that start in another folder.
+        lm.opened_as = str(Path(lm.opened_as).expanduser().resolve())
+    return lm
 
 
 def available(name: str) -> bool:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from softlens.decode import nearest_tokens
 from softlens.errors import SoftlensError, near
-from softlens.evaluation import controls, evaluate
+from softlens.evaluation import control_metrics, evaluate
 from softlens.lm import LM
 from softlens.objectives import Objective
 from softlens.prompts import Prompt
@@ -90,39 +90,14 @@ def tune(
         SoftlensError: an unknown method, proxy or option; a bad length; texts or label words the
             LM cannot take.
     """
-    tuner_class = _tuner(method)
-    chosen = _options(method, tuner_class, options).for_lm(lm)
-    weights = {name: float(weight) for name, weight in (proxies or {}).items()}
-    if steps is not None and tuner_class.in_evaluations:
-        raise SoftlensError(
-            f"Got steps={steps}, but the budget of {method!r} is counted in evaluations (prompt x "
-            "text forward passes): pass evaluations=."
-        )
-    if steps is not None and steps < 1:
-        raise SoftlensError(f"Got steps={steps}, wanted at least 1, or None for a budget.")
+    tuner_class, chosen, config = _settle(
+        lm, task, method, length, proxies, steps, seed, judge, description, options
+    )
+    weights, budget = config.proxies, config.steps
     problem = Problem.encode(lm, task, length, chosen.truncate, chosen.ban)
     _check_judge(lm, judge)
     setting = problem.setting(judge, description)
     tuner_class.check(method, weights, setting, length)
-    budget = _budget(lm, tuner_class) if steps is None else steps
-    config = RunConfig(
-        lm=lm.name,
-        lm_checksum=lm.checksum,
-        dtype=str(lm.dtype).removeprefix("torch."),
-        task=task.name,
-        template=task.template,
-        label_words=task.label_words,
-        texts=(len(task.train), len(task.dev), len(task.test)),
-        bos=bool(lm.start),
-        method=method,
-        length=length,
-        proxies=weights,
-        judge=None if judge is None else f"{judge.name} ({judge.checksum})",
-        description=description,
-        steps=budget,
-        seed=seed,
-        options=chosen.model_dump(mode="json"),
-    )
     objective = Objective(setting, weights, chosen.loss, chosen.calibrated, chosen.mass)
     outcomes: list[tuple[Tuner, Outcome]] = []
     for start in range(chosen.starts):
@@ -141,10 +116,12 @@ def tune(
     result = evaluate(lm, task, prompt, truncate=chosen.truncate)
     metrics: dict[str, float | str] = {
         **result.summary(),
+        "least_share": min(result.shares.values()),
+        "most_share": max(result.shares.values()),
         "scored": result.scored,
         "accuracy_dev": outcome.accuracy_dev,
         "loss_dev": outcome.loss_dev,
-        **controls(lm, task, length, truncate=chosen.truncate).metrics(),
+        **control_metrics(lm, task, length, truncate=chosen.truncate),
         "ended": outcomes[-1][1].ended if outcomes[-1][1].ended == INTERRUPTED else outcome.ended,
         "steps": outcome.steps,
         "starts": len(outcomes),
@@ -154,6 +131,68 @@ def tune(
     }
     text = prompt.text if prompt.text is not None else nearest_tokens(lm, prompt, k=1).text
     return Run(prompt, text, config, outcome.history, metrics)
+
+
+def run_config(
+    lm: LM,
+    task: Task,
+    method: str = "soft",
+    length: int = 5,
+    proxies: Mapping[str, float | int] | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    judge: LM | None = None,
+    description: str | None = None,
+    **options: Any,
+) -> RunConfig:
+    """What `tune` would write down about a run with these arguments, without running it.
+
+    Raises:
+        SoftlensError: an unknown method or option, or options that do not fit together.
+    """
+    return _settle(lm, task, method, length, proxies, steps, seed, judge, description, options)[2]
+
+
+def _settle(
+    lm: LM,
+    task: Task,
+    method: str,
+    length: int,
+    proxies: Mapping[str, float | int] | None,
+    steps: int | None,
+    seed: int,
+    judge: LM | None,
+    description: str | None,
+    options: dict[str, Any],
+) -> tuple[type[Tuner], TunerOptions, RunConfig]:
+    tuner_class = _tuner(method)
+    chosen = _options(method, tuner_class, options).for_lm(lm)
+    if steps is not None and tuner_class.in_evaluations:
+        raise SoftlensError(
+            f"Got steps={steps}, but the budget of {method!r} is counted in evaluations (prompt x "
+            "text forward passes): pass evaluations=."
+        )
+    if steps is not None and steps < 1:
+        raise SoftlensError(f"Got steps={steps}, wanted at least 1, or None for a budget.")
+    config = RunConfig(
+        lm=lm.name,
+        lm_checksum=lm.checksum,
+        dtype=str(lm.dtype).removeprefix("torch."),
+        task=task.name,
+        template=task.template,
+        label_words=task.label_words,
+        texts=(len(task.train), len(task.dev), len(task.test)),
+        bos=bool(lm.start),
+        method=method,
+        length=length,
+        proxies={name: float(weight) for name, weight in (proxies or {}).items()},
+        judge=None if judge is None else f"{judge.name} ({judge.checksum})",
+        description=description,
+        steps=_budget(lm, tuner_class) if steps is None else steps,
+        seed=seed,
+        options=chosen.model_dump(mode="json"),
+    )
+    return tuner_class, chosen, config
 
 
 def _tuner(method: str) -> type[Tuner]:

@@ -1,0 +1,87 @@
+"""Sweeps: many runs over methods, proxies, seeds and lengths, kept in a store as they finish.
+
+`cells` says what a run is before it is run, `store` keeps what is finished, `serial` and `remote`
+run what is missing, `measures` makes a row of a run, and `table` is the result.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from softlens.framework.scrutability import check_judge, default_judge
+from softlens.lm import LM
+from softlens.sweeps.cells import make_cells
+from softlens.sweeps.serial import Work, run_serially
+from softlens.sweeps.store import Store
+from softlens.sweeps.table import Sweep, concat_sweeps
+from softlens.tasks import Task
+
+__all__ = ["Sweep", "concat_sweeps", "load_sweep", "sweep"]
+
+log = logging.getLogger(__name__)
+
+
+def sweep(
+    lm: LM,
+    task: Task,
+    methods: Sequence[str] | str,
+    proxies: Sequence[Mapping[str, float | int]] = ({},),
+    seeds: Iterable[int] = range(3),
+    lengths: Iterable[int] = (5,),
+    *,
+    store: str | Path,
+    judge: LM | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: bool = True,
+) -> Sweep:
+    """Tune and measure every combination of methods, proxies, seeds and lengths, once.
+
+    What is finished is in the store, whole, and is not run again: a call that was killed goes on
+    where it stopped, and one with more seeds runs those. Several processes may work on one store at
+    once. A run that fails is kept with its error, and tried again by the next call.
+
+    Args:
+        lm: the frozen LM.
+        task: what to train for. For several tasks, call again with the same store.
+        methods: names of tuners.
+        proxies: one mapping from proxies to weights for each setting; ``{}`` is no proxy. Weights
+            of 0 are left out, so that all proxies share one run without any.
+        seeds: of the runs. Give at least three where an interval is wanted.
+        lengths: of the prompts, in positions.
+        store: the folder of the finished runs, made if it is not there; one for each LM.
+        judge: another LM, for held-out gauges and for proxies that need one. None: for the gauges
+            of the bundled organism the bundled judge, else none.
+        options: options of the methods, by method: ``{"pez": {"starts": 3}}``.
+        progress: show a bar with the time left.
+
+    Returns:
+        A `Sweep` of the runs that were asked for; ``.missing()`` and ``.failed`` say what is not in
+        its table. Ctrl-C returns what is finished.
+
+    Raises:
+        SoftlensError: an unknown method, proxy or option; nothing to run; a store of another
+            version or LM, or one that cannot be written (what is finished in it is safe).
+    """
+    gauges_judge = judge if judge is not None else default_judge(lm)
+    check_judge(lm, task, gauges_judge)
+    task.answer_ids(lm)
+    cells = make_cells(lm, task, methods, proxies, seeds, lengths, judge, gauges_judge, options)
+    kept = Store.create(store, lm)
+    kept.plan([cell for cell in cells if not kept.cell(cell.key).is_dir()])
+    work = Work(lm, task, judge, gauges_judge)
+    run_serially(kept, cells, work, progress)
+    return Sweep.of(kept, cells)
+
+
+def load_sweep(store: str | Path) -> Sweep:
+    """All runs of a store, finished and asked for; no LM is needed.
+
+    A damaged run is left out, with a warning; the `sweep` that made it runs it again.
+
+    Raises:
+        SoftlensError: there is no store, or it is of another version.
+    """
+    return Sweep.of(Store.open(store))
