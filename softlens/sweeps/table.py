@@ -34,7 +34,8 @@ class Sweep(Result):
     nats_per_token, perplexity, max_surprisal`` (after BOS), ``nats_after_texts, repetition,
     judge_perplexity, transfer_accuracy, transfer_agreement, round_trip, grammatical, asks_for,
     asked_for``, and what they do, ``nearest_accuracy, nearest_label_mass``. Beside them
-    ``empty_*``, ``random_*``, ``readable_*`` and ``chance``; and ``evaluations, steps, starts, seconds, ended``."""
+    ``empty_*``, ``random_*``, ``readable_*`` and ``chance``; and ``evaluations, steps, starts,
+    seconds, ended``."""
     failed: pd.DataFrame = field(repr=False)
     """One row a failed cell: where it stands, and its ``error``."""
     cells: Mapping[str, Cell] = field(repr=False)
