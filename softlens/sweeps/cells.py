@@ -35,7 +35,11 @@ class Cell(BaseModel):
     @property
     def key(self) -> str:
         """16 hex digits of all fields: the cell's name in its store."""
-        told = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        # A field that a later version adds, with a default that means what was always done, does
+        # not rename the cells that are there. Options are written out, defaults included.
+        run = self.run.model_dump(mode="json", exclude_defaults=True)
+        known = self.model_dump(mode="json") | {"run": run, "run_version": self.run.version}
+        told = json.dumps(known, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @property

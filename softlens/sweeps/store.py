@@ -263,6 +263,7 @@ class Store:
         They cost as much as a run and are the same for all cells of one task and length.
         """
         told = f"{digest(task)}-{length}{'-truncated' if truncate else ''}"
+        told += "" if lm.start else "-without-bos"
         path = self.folder / "controls" / f"{told}.json"
         with self.claim(f"controls-{told}", wait=True):
             with contextlib.suppress(OSError, ValueError):
