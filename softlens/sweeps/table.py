@@ -49,6 +49,7 @@ class Sweep(Result):
         records, failed = store.records(), store.failed()
         if asked is None:
             cells = {key: record["cell"] for key, record in records.items()} | store.planned()
+            cells = {cell.key: cell for cell in sorted(cells.values(), key=_order)}
         else:
             cells = {cell.key: cell for cell in asked}
         rows = {key: records[key]["row"] for key in cells if key in records}
@@ -192,6 +193,11 @@ def concat_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
         cells,
         stores,
     )
+
+
+def _order(cell: Cell) -> tuple[Any, ...]:
+    c = cell.run
+    return c.task, c.seed, c.length, sorted(c.proxies.items()), c.method, cell.key
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

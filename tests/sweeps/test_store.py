@@ -180,7 +180,7 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(
     assert list(found.missing()["failed"]) == [True, True]
     assert "Failed: toy pez" in caplog.text
     loaded = sl.load_sweep(tmp_path)
-    pd.testing.assert_frame_equal(loaded.missing(), found.missing(), check_like=True)
+    pd.testing.assert_frame_equal(loaded.missing(), found.missing())
     assert len(loaded.failed) == 2
     monkeypatch.setattr(serial, "tune", tune)
     assert small(tiny(), toy_task, tmp_path).failed.empty
