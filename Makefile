@@ -7,12 +7,12 @@ INSTALLED := $(VENV)/.installed
 REAL_READY := $(VENV)/.real
 TEXTS := data/real_texts/movieReviewSnippets_GroundTruth.txt
 SETUP := $(INSTALLED) $(if $(filter-out 0,$(REAL)),$(REAL_READY) $(TEXTS))
-EXTRAS := real,peft,hub,test,dev
+EXTRAS := real,peft,distributed,hub,test,dev
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install real test check figures notebooks organism lab bench clean
+.PHONY: help install real test check figures figures-real notebooks organism lab bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: $(INSTALLED)  ## lint, format and types
 
 figures: $(SETUP)  ## draw every figure into figures/
 	$(BIN)/python -m softlens.figures figures
+
+figures-real: $(INSTALLED) $(REAL_READY) $(TEXTS)  ## go on with the sweep on the real LM (hours; may be stopped)
+	$(THREADS) $(BIN)/python -m softlens.sweeps.real
 
 notebooks: $(SETUP)  ## run every notebook from its .py source and keep the outputs
 	cd notebooks && for source in *.py; do ../$(BIN)/jupytext --quiet --to ipynb --execute $$source || exit 1; done

@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softlens.framework.scrutability import check_judge, default_judge
 from softlens.lm import LM
 from softlens.sweeps.cells import make_cells
+from softlens.sweeps.remote import run_on
 from softlens.sweeps.serial import Work, run_serially
 from softlens.sweeps.store import Store
 from softlens.sweeps.table import Sweep, concat_sweeps
 from softlens.tasks import Task
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["Sweep", "concat_sweeps", "load_sweep", "sweep"]
 
@@ -33,6 +37,7 @@ def sweep(
     lengths: Iterable[int] = (5,),
     *,
     store: str | Path,
+    client: Client | None = None,
     judge: LM | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool = True,
@@ -52,6 +57,9 @@ def sweep(
         seeds: of the runs. Give at least three where an interval is wanted.
         lengths: of the prompts, in positions.
         store: the folder of the finished runs, made if it is not there; one for each LM.
+        client: a ``dask.distributed.Client`` whose workers run the cells, on this machine or on a
+            cluster that shares the store's disk; `softlens.sweeps.remote` has the lines to type.
+            None: this process runs them, one after the other.
         judge: another LM, for held-out gauges and for proxies that need one. None: for the gauges
             of the bundled organism the bundled judge, else none.
         options: options of the methods, by method: ``{"pez": {"starts": 3}}``.
@@ -63,7 +71,9 @@ def sweep(
 
     Raises:
         SoftlensError: an unknown method, proxy or option; nothing to run; a store of another
-            version or LM, or one that cannot be written (what is finished in it is safe).
+            version or LM, or one that cannot be written (what is finished in it is safe); a client
+            whose workers lack the package, have several threads, or do not see the store.
+        MissingExtraError: a client is given, and dask.distributed is not there.
     """
     gauges_judge = judge if judge is not None else default_judge(lm)
     check_judge(lm, task, gauges_judge)
@@ -72,7 +82,10 @@ def sweep(
     kept = Store.create(store, lm)
     kept.plan([cell for cell in cells if not kept.cell(cell.key).is_dir()])
     work = Work(lm, task, judge, gauges_judge)
-    run_serially(kept, cells, work, progress)
+    if client is None:
+        run_serially(kept, cells, work, progress)
+    else:
+        run_on(client, kept, cells, work, progress)
     return Sweep.of(kept, cells)
 
 
