@@ -15,7 +15,7 @@ WORKERS ?= 2
 .PHONY: help install real test check figures figures-real notebooks organism lab bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The stamp is newer than pyproject.toml and constraints.txt once both are installed.
 $(INSTALLED): pyproject.toml constraints.txt
