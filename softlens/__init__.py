@@ -16,6 +16,7 @@
     sl.faithfulness(lm, task, run.prompt, reading)          # does it?
     sl.scrutability(lm, task, reading)          # could a person understand and check it?
     sl.report(lm, task, run.prompt)             # all of that, and a verdict with its evidence
+    sl.estimate(lm, task, "pez")                # seconds and memory, before a long run
     sl.sweep(lm, task, ["pez", "race"], [{}, {"perplexity": 0.3}], range(3), store="runs/")
     sl.transfer(reading, lm, [judge], task)     # what it does on other LMs
     sl.inspect(lm, run)                         # ... or turn it over in your hands, in a notebook
@@ -91,7 +92,7 @@ from softlens.proxies import proxies
 from softlens.readings import Reading, read, reading_methods
 from softlens.runs import Run, RunConfig, load_run
 from softlens.surprisal import Surprisal, surprisal
-from softlens.sweeps import Sweep, concat_sweeps, load_sweep, sweep
+from softlens.sweeps import Estimate, Sweep, concat_sweeps, estimate, load_sweep, sweep
 from softlens.tasks import Split, Task
 from softlens.tradeoff import compare_methods, fronts, hypervolume, price_split
 from softlens.transfer import Transfer, transfer
@@ -105,6 +106,7 @@ __all__ = [
     "Controls",
     "Criterion",
     "DamagedFileError",
+    "Estimate",
     "Evaluation",
     "FadeIn",
     "Faithfulness",
@@ -137,6 +139,7 @@ __all__ = [
     "concat_sweeps",
     "controls",
     "distil",
+    "estimate",
     "evaluate",
     "evaluate_all",
     "fade_in",

@@ -107,6 +107,10 @@ class KeyValueCache:
         """Bytes that the keys and values of `rows` would take."""
         return self.bytes_per_token * sum(len(row) for row in set(rows))
 
+    def holds(self, group: Group) -> bool:
+        """Whether the keys and values of `group` are in memory."""
+        return group in self._kept
+
     def divide(self, rows: Sequence[Row]) -> dict[Row, Group]:
         """The group of each row; nothing where `rows` are to be streamed.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from softlens.framework.scrutability import check_judge, default_judge
 from softlens.lm import LM
 from softlens.sweeps.cells import make_cells
+from softlens.sweeps.estimate import Estimate, estimate
 from softlens.sweeps.remote import run_on
 from softlens.sweeps.serial import Work, run_serially
 from softlens.sweeps.store import Store
@@ -23,7 +24,7 @@ from softlens.tasks import Task
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Sweep", "concat_sweeps", "load_sweep", "sweep"]
+__all__ = ["Estimate", "Sweep", "concat_sweeps", "estimate", "load_sweep", "sweep"]
 
 log = logging.getLogger(__name__)
 
