@@ -34,7 +34,9 @@ from softlens.tuners.tandem import TandemOptions, TandemTuner
 LENGTH = 5
 SMALL_BUDGET = 30_000
 """Evaluations on a small LM: half of what a tuner has, for every text tells of all tokens."""
-WEIGHT = 0.3
+WEIGHT = 0.05
+LEAST = 32
+"""Texts of one answer that the search keeps, however few texts have another."""
 FEW = 8
 """Finalists on a larger LM."""
 LADDER = (0.0, 0.03, 0.1, 0.3, 1.0)
@@ -218,14 +220,16 @@ def search_path(
     objective = Agreement(Setting(lm, words[:1], probes.before), {})
     objective.know(probes.search, asked.target)
     objective.know(probes.choose, asked.target_choose)
-    guesses = [answers[:, words].argmax(dim=1) for answers in (asked.target, asked.target_choose)]
+    # Texts take turns by what the prompt answers, so that a race's first few hold what is rare too.
+    guesses = [answers.argmax(dim=1) for answers in (asked.target, asked.target_choose)]
+    told = telling(guesses[0])
     problem = Problem(
         lm,
         asked.known_task,
         length,
         words[:1],
-        probes.search,
-        guesses[0],
+        probes.search.subset(told.tolist()),
+        guesses[0][told],
         probes.choose,
         guesses[1],
         allowed,
@@ -247,6 +251,17 @@ def search_path(
         score_unit="share of KL closed",
         frame=_shown(asked, search.path, empty),
     )
+
+
+def telling(answers: Tensor) -> Tensor:
+    """Texts to search on: of the commonest answer no more than of all others together.
+
+    A question that most texts leave open is told apart by the few that answer it.
+    """
+    commonest = answers == answers.mode().values
+    most = max(LEAST, int((~commonest).sum()))
+    kept = ~commonest | (commonest.cumsum(dim=0) <= most)
+    return kept.nonzero()[:, 0].cpu()
 
 
 def _shown(asked: Asked, path: pd.DataFrame, empty: float) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from scipy.stats import binomtest, spearmanr
 
 import softlens as sl
 from softlens import files
+from softlens.behaviour import log_answers
 from softlens.organism import asks_for, grammar, speaks
 from softlens.statistics import mean_interval
 
@@ -80,7 +81,12 @@ KINDS = {
     "topic": ("topic",),
     "witness": ("person:critic", "person:teacher", "person:neighbour", "person:doctor"),
 }
-"""Questions that have an answer in most of a task's texts, which a prompt can be watched for."""
+"""Questions that are drawn from. Few texts of `witness` speak of persons other than the critic: how
+many tell is in the column "telling"."""
+
+
+TOLD = 0.1
+"""Share of texts with another answer than the commonest, from which on a question is told apart."""
 
 
 def known_text(seed: int) -> tuple[str, str]:
@@ -95,6 +101,9 @@ def distilled(lm: sl.LM, _: sl.Task, seed: int, mass: float) -> Iterator[Row]:
     name, said = known_text(seed)
     task = sl.load_task(name)
     made = sl.distil(lm, task, said, seed=seed, progress=False)
+    texts = lm.encode_texts(task.template, task.test.texts)
+    answers = log_answers(lm, [lm.encode(said)], texts)[0].argmax(dim=1)
+    telling = float((answers != answers.mode().values).float().mean())
     for method in METHODS:
         began = time.perf_counter()
         found = sl.read(lm, made.prompt, method, task, seed=seed, progress=False)
@@ -107,7 +116,9 @@ def distilled(lm: sl.LM, _: sl.Task, seed: int, mass: float) -> Iterator[Row]:
             "text": found.shown,
             "asked": asks_for(said),
             "asks_for": asks_for(found.text) or "nothing",
+            "telling": telling,
             "right": asks_for(found.text) == asks_for(said),
+            "right_if_told": asks_for(found.text) == asks_for(said) if telling >= TOLD else None,
             "distilled_closed": made.metrics["kl_closed"],
             "kl_closed": fit.kl_closed,
             "agreement": fit.agreement,

@@ -12,7 +12,7 @@ from softlens import Prompt, SoftlensError, Task
 from softlens.behaviour import Probes, kl_from, log_answers
 from softlens.lm import LM
 from softlens.proposals import Proposals, Setting
-from softlens.readings.matched import Agreement, match_options
+from softlens.readings.matched import LEAST, Agreement, match_options, telling
 
 QUICK = {"progress": False, "evaluations": 6000}
 
@@ -134,3 +134,13 @@ def test_most_of_a_large_lms_budget_goes_to_candidates(
     large = match_options(lm, 0.3, None)
     assert (large.first, large.finalists, large.evaluations) == (2, 8, 14_400)
     assert large.most_relevance is None
+
+
+def test_searched_on_texts_that_tell_a_prompt_apart():
+    seldom = torch.tensor([7, 7, 5] + [7] * 60 + [6])
+    kept = telling(seldom)
+    assert {2, 63} <= set(kept.tolist())
+    assert (seldom[kept] == 7).sum() == LEAST
+    often = torch.arange(80) % 2
+    assert telling(often).tolist() == list(range(80))
+    assert telling(torch.zeros(80, dtype=torch.long)).tolist() == list(range(LEAST))
