@@ -22,6 +22,7 @@
     sl.inspect(lm, run)                         # ... or turn it over in your hands, in a notebook
     sl.Prompt.from_peft("adapter", lm)          # a prompt trained elsewhere; prompt.to_peft
     sl.plot_tradeoff(table)                     # many runs: what being readable costs them ...
+    sl.inspect_sweep(table)                     # ... as points to be opened one by one
     sl.price_split(table)                       # ... and whether it is the optimiser who pays
     sl.overoptimisation(table)                  # where a proxy and what it stands for part
     sl.oddities(table)                          # odd behaviour, by stated rules, counted
@@ -97,7 +98,7 @@ from softlens.tasks import Split, Task
 from softlens.tradeoff import compare_methods, fronts, hypervolume, price_split
 from softlens.transfer import Transfer, transfer
 from softlens.tuners import tune
-from softlens.widgets import Inspector, inspect
+from softlens.widgets import Inspector, SweepInspector, inspect, inspect_sweep
 
 __all__ = [
     "LM",
@@ -129,6 +130,7 @@ __all__ = [
     "Split",
     "Surprisal",
     "Sweep",
+    "SweepInspector",
     "Task",
     "Transfer",
     "Verdict",
@@ -149,6 +151,7 @@ __all__ = [
     "gauges",
     "hypervolume",
     "inspect",
+    "inspect_sweep",
     "load_lm",
     "load_report",
     "load_run",

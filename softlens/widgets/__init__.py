@@ -2,10 +2,12 @@
 
 Inside: `draft` (a prompt under edit), `sample` (the texts it is tried on), `replay` (a training),
 `workbench` (the state of an inspection, without any widget), `views` and `static` (what is seen, as
-HTML), `elements` (token buttons and points), `panels` and `inspector` (the widgets over all that).
+HTML), `elements` (token buttons and points), `panels`, `inspector` and `sweep`
+(the widgets over all that, in a `shell`), `scatter` (points).
 """
 
 from softlens.widgets.inspector import Inspector
 from softlens.widgets.opening import inspect
+from softlens.widgets.sweep import SweepInspector, inspect_sweep
 
-__all__ = ["Inspector", "inspect"]
+__all__ = ["Inspector", "SweepInspector", "inspect", "inspect_sweep"]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import HTML, DisplayHandle, display
 
 from softlens import files, plots
 from softlens.display import visible
@@ -23,7 +20,7 @@ from softlens.prompts import Prompt
 from softlens.readings import Reading, read
 from softlens.widgets import static, views
 from softlens.widgets.draft import Draft
-from softlens.widgets.elements import Boxes, Live
+from softlens.widgets.elements import Boxes
 from softlens.widgets.panels import (
     Panel,
     PositionPanel,
@@ -34,17 +31,16 @@ from softlens.widgets.panels import (
     row,
 )
 from softlens.widgets.sample import on_test
+from softlens.widgets.shell import Shell
 from softlens.widgets.workbench import COLOURS, GIVEN, NOW, Workbench
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-log = logging.getLogger(__name__)
-
 CONTROLS = {"best readable": "readable", "random, mean of 5": "random", "empty": "empty"}
 
 
-class Inspector:
+class Inspector(Shell):
     """An inspector in the notebook. Whatever can be clicked can be called, too.
 
     Attributes:
@@ -54,9 +50,9 @@ class Inspector:
     """
 
     def __init__(self, bench: Workbench, readings: Sequence[Reading | str] = ()) -> None:
+        super().__init__()
         self.bench = bench
         self.read_so_far: list[tuple[Reading, dict[str, str]]] = []
-        self._handle: DisplayHandle | None = None
         self._tested: Draft | None = None
         self._curves: bytes | None = None
         for reading in readings:
@@ -279,7 +275,7 @@ class Inspector:
 
     def _build(self) -> None:
         bench = self.bench
-        self.title, self.scale, self.measured, self.error = (w.HTML() for _ in range(4))
+        self.title, self.scale, self.measured = w.HTML(), w.HTML(), w.HTML()
         self.measured.add_class("softlens-numbers")
         self.boxes = Boxes(
             self._chosen, label="positions of the prompt", selects=bench.lm is not None
@@ -306,34 +302,18 @@ class Inspector:
             [panel.widget for panel in self.panels], titles=[panel.name for panel in self.panels]
         )
         self.tabs.observe(self._turned, "selected_index")
-        self.live = Live()
-        self.live.name = f"softlens-{self.live.model_id[:8]}"
-        parts: list[w.Widget] = [self.title, self.error]
+        parts: list[w.Widget] = [self.title]
         parts.append(row(self.colours, self.scale) if bench.lm is not None else self.scale)
         parts += [self.boxes, self.measured]
         if self.panels:
             parts.append(self.tabs)
-        self.widget = w.VBox([*parts, self.live])
-        self.widget.add_class("softlens").add_class(f"{self.live.name}-live")
+        self.show(parts)
 
     @property
     def front(self) -> Panel | None:
         """The panel that is seen."""
         index = self.tabs.selected_index
         return self.panels[index] if self.panels and index is not None else None
-
-    @contextmanager
-    def safely(self) -> Iterator[None]:
-        """Errors of a callback appear in the widget, where they are read."""
-        try:
-            yield
-        except SoftlensError as reason:
-            self.error.value = views.error(str(reason))
-        except Exception as reason:
-            log.exception("in a callback of the inspector")
-            self.error.value = views.error(f"{type(reason).__name__}: {reason}")
-        else:
-            self.error.value = ""
 
     def _chosen(self, index: int) -> None:
         with self.safely():
@@ -372,31 +352,12 @@ class Inspector:
             self.front.fill()
         self.keep()
 
-    # -- without a kernel ---------------------------------------------------------------------
-
-    def static(self) -> HTML:
-        """What is seen as HTML that needs no kernel, no script and no network."""
-        return HTML(static.page(self))
-
-    def keep(self) -> None:
-        """Bring the static view in the notebook's outputs up to date."""
-        if self._handle is not None:
-            self._handle.update(self.static())
-
-    def _ipython_display_(self) -> None:
-        display(self.widget)
-        self._handle = DisplayHandle(f"{self.live.name}-{id(self)}")
-        self._handle.display(self.static())
+    def page(self) -> str:
+        """The static view, as HTML."""
+        return static.page(self)
 
     def close(self) -> None:
         """Take the inspector off the page, and free what it holds; the static view stays."""
-        for widget in _inside(self.widget):
-            widget.close()
-        self._handle, self.panels, self.read_so_far = None, [], []
+        super().close()
+        self.panels, self.read_so_far = [], []
         self._curves, self._tested = None, None
-
-
-def _inside(widget: w.Widget) -> Iterator[w.Widget]:
-    for child in getattr(widget, "children", ()):
-        yield from _inside(child)
-    yield widget

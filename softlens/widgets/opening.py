@@ -89,12 +89,19 @@ def _prompt(lm: LM | None, what: Run | Prompt | str, task: Task | None) -> Promp
 
 def _task_of(config: RunConfig) -> Task | None:
     """The task a run was for, where it is one that comes with softlens."""
-    if config.task not in (*ORGANISM, "reviews", "genre"):
-        log.info("task=None: %r is no bundled task, so accuracies are left out.", config.task)
-        return None
-    try:
-        task = load_task(config.task)
-    except MissingExtraError as reason:
-        log.info("task=None: the texts of %r are not here (%s).", config.task, reason)
+    task = bundled_task(config.task)
+    if task is None:
         return None
     return task.with_(template=config.template, label_words=config.label_words)
+
+
+def bundled_task(name: str) -> Task | None:
+    """A task that comes with softlens; None for other names, and where its texts are missing."""
+    if name not in (*ORGANISM, "reviews", "genre"):
+        log.info("task=None: %r is no bundled task, so accuracies are left out.", name)
+        return None
+    try:
+        return load_task(name)
+    except MissingExtraError as reason:
+        log.info("task=None: the texts of %r are not here (%s).", name, reason)
+        return None
