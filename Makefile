@@ -10,6 +10,7 @@ SETUP := $(INSTALLED) $(if $(filter-out 0,$(REAL)),$(REAL_READY) $(TEXTS))
 EXTRAS := real,peft,distributed,hub,test,dev
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
+BROWSER := apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
 .PHONY: help install real test check figures figures-real notebooks organism lab bench clean
@@ -36,7 +37,10 @@ install: $(INSTALLED)  ## make .venv and install softlens into it
 
 real: $(REAL_READY) $(TEXTS)  ## add SmolLM2-135M and the real texts (about 100 MB)
 
-test: $(SETUP) check  ## every test, notebooks included
+# Where there is no browser and none may be installed, its tests are skipped and say so.
+test: $(SETUP) check  ## every test, notebooks and a browser included
+	@command -v chromium chromium-browser google-chrome >/dev/null || test "$$(id -u)" != 0 || { \
+	  $(BROWSER) || { apt-get update && $(BROWSER); }; } >/dev/null 2>&1 || true
 	$(THREADS) REAL=$(REAL) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=600 tests notebooks
 
 check: $(INSTALLED)  ## lint, format and types
@@ -52,6 +56,8 @@ figures-real: $(INSTALLED) $(REAL_READY) $(TEXTS)  ## go on with the sweep on th
 
 notebooks: $(SETUP)  ## run every notebook from its .py source and keep the outputs
 	cd notebooks && for source in *.py; do ../$(BIN)/jupytext --quiet --to ipynb --execute $$source || exit 1; done
+	# Widgets have static views; their state is large, and of no use without a kernel.
+	cd notebooks && ../$(BIN)/jupytext --quiet --update-metadata '{"widgets": null}' *.ipynb
 
 organism: $(INSTALLED)  ## train the bundled LMs from nothing, and keep them if they pass
 	$(THREADS) $(BIN)/python -m softlens.organism

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from softlens.plots.style import look
 
 WIDTH, HEIGHT = 620, 330
-LEFT, RIGHT, TOP, BOTTOM = 52, 120, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 52, 96, 34, 42
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,10 @@ def scatter(
         _, y = at(across[0], height)
         parts.append(_line(LEFT, y, WIDTH - RIGHT, y, f'stroke="{ink}" stroke-dasharray="5 4"'))
         parts.append(_text(WIDTH - RIGHT + 5, y + 4, name, ink, "start"))
+    right = LEFT + 6
     for method in dict.fromkeys(p.method for p in points):
-        row = TOP + 12 + 16 * list(dict.fromkeys(p.method for p in points)).index(method)
-        mark = _mark(WIDTH - RIGHT + 14, HEIGHT - BOTTOM - row + 6, method)
-        parts += [mark + "/>", _text(WIDTH - RIGHT + 24, HEIGHT - BOTTOM - row + 10, method, ink,
-                                     "start")]  # fmt: skip
+        parts += [_mark(right, 14, method) + "/>", _text(right + 10, 18, method, ink, "start")]
+        right += 30 + 7 * len(method)
     for point in sorted(points, key=lambda p: (p.x, p.y)):
         x, y = at(point.x, point.y)
         words = html.escape(point.label, quote=True)

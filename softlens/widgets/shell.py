@@ -67,7 +67,10 @@ class Shell:
             self._handle.update(self.static())
 
     def _ipython_display_(self) -> None:
-        display(self.widget)
+        bundle = self.widget._repr_mimebundle_()
+        # What is seen above the static view where a page does not know widgets.
+        bundle["text/plain"] = f"{type(self).__name__}: its last state follows."
+        display(bundle, raw=True)
         self._handle = DisplayHandle(f"{self.live.name}-{id(self)}")
         self._handle.display(self.static())
 

@@ -312,7 +312,8 @@ def moment(one: Moment, of: int) -> str:
         f"tokens at step {one.step}",
     )
     logged = ", ".join(
-        f"{html.escape(name.replace('_', ' '))} {number(value)}"
+        f"{html.escape(name.replace('_', ' '))} "
+        + (f"{value:.0f}" if name == "tokens_changed" else number(value))
         for name, value in one.numbers.items()
         if not pd.isna(value)
     )

@@ -295,7 +295,9 @@ class Workbench:
         if self.measure == "cosine":
             note = "cosine of each vector to its nearest token; a token's own is 1"
             near_ones = nearest_tokens(lm, draft.vectors(lm), 1).frame["score"]
-            return Shade("cosine", self._spread(near_ones.to_numpy()), "cosine", note=note)
+            # A token's own cosine is 1 but for rounding, which is not to be seen as colour.
+            values = near_ones.to_numpy().round(6)
+            return Shade("cosine", self._spread(values), "cosine", note=note)
         if self.measure == "surprisal":
             of = "" if self.scored == "tokens" else "of the nearest tokens; "
             note = f"{of}{self.nats(draft).mean():.2f} nats per token"

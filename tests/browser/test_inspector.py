@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 SETUP = """\
 import softlens as sl
 lm, task = sl.load_lm(), sl.load_task("sentiment")
-run = sl.tune(lm, task, "pez", length=5, steps=8, progress=False)
 """
+RUN = SETUP + 'run = sl.tune(lm, task, "pez", length=5, steps=8, progress=False)\n'
 PRESSED = "at the start it was"
 
 
@@ -179,7 +179,7 @@ def test_saved_and_reloaded_without_a_kernel_it_is_still_read(lab, session):
 
 
 def test_a_training_is_replayed_without_a_queue(lab, lm):
-    lab.write("train.ipynb", SETUP + "run.save('run')", "inspector = sl.inspect(lm, run)\n"
+    lab.write("train.ipynb", RUN + "run.save('run')", "inspector = sl.inspect(lm, run)\n"
               "calls = []\npanel = inspector.panels[2]\nfill = panel.fill\n"
               "panel.fill = lambda: (calls.append(panel.slider.index), fill())[1]\ninspector",
               )  # fmt: skip
@@ -202,10 +202,10 @@ def test_a_training_is_replayed_without_a_queue(lab, lm):
 def test_a_point_of_a_sweep_is_opened(lab, lm):
     lab.write(
         "sweep.ipynb",
-        SETUP + "import pandas as pd\n"
+        RUN + "import pandas as pd\n"
         "rows = [run, sl.tune(lm, task, 'sample', evaluations=2000, progress=False)]\n"
-        "table = pd.DataFrame([{'method': r.config.method, 'seed': 0, 'text': r.text, 'lm': lm.name,"
-        " 'task': task.name, 'accuracy': r.metrics['accuracy'],"
+        "table = pd.DataFrame([{'method': r.config.method, 'seed': 0, 'text': r.text,"
+        " 'lm': lm.name, 'task': task.name, 'accuracy': r.metrics['accuracy'],"
         " 'nats_per_token': r.metrics['nats_per_token'], 'empty_accuracy': .5,"
         " 'token_ids': ' '.join(map(str, r.prompt.token_ids))} for r in rows])\n"
         "table.to_json('table.json')",

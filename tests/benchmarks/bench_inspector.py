@@ -1,0 +1,86 @@
+"""How long an edit takes in a real browser, from the press to the changed number.
+
+``python -m tests.benchmarks.bench_inspector`` prints milliseconds (median and worst) and writes
+``figures/bench_inspector.json``; ``--lm smollm2-135m --task reviews`` for the real LM. JupyterLab
+and Chromium run on this machine, offline. Memory is that of the kernel before and after the edits.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from softlens.files import write_json
+from tests.browser.lab import started
+
+SETUP = """\
+import json, os, psutil
+import softlens as sl
+lm, task = sl.load_lm({lm!r}), sl.load_task({task!r})
+inspector = sl.inspect(lm, {text!r}, task)
+"""
+MEMORY = """\
+import gc
+gc.collect()
+before = psutil.Process().memory_info().rss
+for index in lm.ordinary_ids[1000 % len(lm.ordinary_ids) :][:{edits}].tolist():
+    inspector.replace(2, index)
+gc.collect()
+after = psutil.Process().memory_info().rss
+with open("memory.json", "w") as file:
+    json.dump([before / 1e6, after / 1e6], file)
+"""
+# The clock is the browser's: from the press to the first change of the table of measures.
+PRESS = """
+([index]) => new Promise(resolve => {
+    const table = document.querySelector('.softlens-numbers');
+    const began = performance.now();
+    new MutationObserver((_, watch) => {
+        watch.disconnect();
+        resolve(performance.now() - began);
+    }).observe(table, {subtree: true, childList: true, characterData: true});
+    document.querySelectorAll('.softlens-near button')[index].click();
+})
+"""
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("figures/bench_inspector.json"))
+    parser.add_argument("--lm", default="organism")
+    parser.add_argument("--task", default="sentiment")
+    parser.add_argument("--text", default="at the start it was")
+    parser.add_argument("--presses", type=int, default=50)
+    parser.add_argument("--edits", type=int, default=500)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home, started(Path(home)) as lab:
+        setup = SETUP.format(lm=chosen.lm, task=chosen.task, text=chosen.text)
+        memory = MEMORY.format(edits=chosen.edits)
+        lab.write("bench.ipynb", setup, "inspector", *([memory] if chosen.edits else []))
+        with lab.page() as page:
+            lab.open(page, "bench.ipynb")
+            lab.run_all(page, seconds=540)
+            page.locator(".softlens-prompt button").nth(2).click()
+            page.wait_for_timeout(3000)
+            # Every press takes another neighbour: the nearest one is what stands there already.
+            times: list[float] = []
+            for _ in range(chosen.presses):
+                times.append(page.evaluate(PRESS, [len(times) % 6 + 1]))
+                page.wait_for_timeout(700)
+            page.keyboard.press("Control+s")
+            page.wait_for_timeout(2000)
+        saved = (lab.folder / "bench.ipynb").stat().st_size
+        used = json.loads((lab.folder / "memory.json").read_text()) if chosen.edits else []
+    result = {
+        "lm": chosen.lm, "task": chosen.task, "presses": len(times),
+        "median_milliseconds": median(times), "worst_milliseconds": max(times),
+        "edits": chosen.edits, "kernel_megabytes_before_and_after": used, "saved_bytes": saved,
+    }  # fmt: skip
+    print(json.dumps(result, indent=2))
+    write_json(chosen.out, result)
+
+
+if __name__ == "__main__":
+    main()
