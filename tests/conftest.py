@@ -35,8 +35,8 @@ SENTENCES = [
     " ".join((first, second, third)) for first in WORDS for second in WORDS for third in WORDS
 ]
 
-_COMMON = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 0}
-_LLAMA = _COMMON | {
+_COMMON: dict[str, Any] = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 0}
+_LLAMA: dict[str, Any] = _COMMON | {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 3,
