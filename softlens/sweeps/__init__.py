@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from softlens.framework.scrutability import check_judge, default_judge
 from softlens.lm import LM
 from softlens.sweeps.cells import make_cells
-from softlens.sweeps.estimate import Estimate, estimate
+from softlens.sweeps.estimate import Estimate, estimate, forecast, in_words
 from softlens.sweeps.remote import run_on
 from softlens.sweeps.serial import Work, run_serially
 from softlens.sweeps.store import Store
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Estimate", "Sweep", "concat_sweeps", "estimate", "load_sweep", "sweep"]
 
 log = logging.getLogger(__name__)
+
+WORTH_A_FORECAST = 5
+"""Runs on a large LM before which it is worth a minute to measure what they will take."""
 
 
 def sweep(
@@ -47,7 +50,9 @@ def sweep(
 
     What is finished is in the store, whole, and is not run again: a call that was killed goes on
     where it stopped, and one with more seeds runs those. Several processes may work on one store at
-    once. A run that fails is kept with its error, and tried again by the next call.
+    once. A run that fails is kept with its error, and tried again by the next call. On a large LM
+    a few steps of each method are measured first; what the whole will take is logged, and a run
+    that would not fit into the memory is refused.
 
     Args:
         lm: the frozen LM.
@@ -73,7 +78,8 @@ def sweep(
     Raises:
         SoftlensError: an unknown method, proxy or option; nothing to run; a store of another
             version or LM, or one that cannot be written (what is finished in it is safe); a client
-            whose workers lack the package, have several threads, or do not see the store.
+            whose workers lack the package, have several threads, or do not see the store; runs that
+            need more memory than there is.
         MissingExtraError: a client is given, and dask.distributed is not there.
     """
     gauges_judge = judge if judge is not None else default_judge(lm)
@@ -81,7 +87,13 @@ def sweep(
     task.answer_ids(lm)
     cells = make_cells(lm, task, methods, proxies, seeds, lengths, judge, gauges_judge, options)
     kept = Store.create(store, lm)
-    kept.plan([cell for cell in cells if not kept.cell(cell.key).is_dir()])
+    todo = [cell for cell in cells if not kept.cell(cell.key).is_dir()]
+    kept.plan(todo)
+    if client is None and len(todo) >= WORTH_A_FORECAST and not lm.is_small:
+        costs = forecast(lm, task, todo, judge)
+        pairs = zip(costs["method"], costs["seconds_each"], strict=True)
+        told = ", ".join(f"{method} {in_words(seconds)}" for method, seconds in pairs)
+        log.info("%d runs: about %s (each: %s).", len(todo), in_words(costs["seconds"].sum()), told)
     work = Work(lm, task, judge, gauges_judge)
     if client is None:
         run_serially(kept, cells, work, progress)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,12 @@ from softlens.lm import LM, EncodedTexts, score_answers
 from softlens.lm.transformer import prefill
 from softlens.objectives import Objective
 from softlens.runs import RunConfig
+from softlens.sweeps.cells import Cell
 from softlens.tasks import Task
 from softlens.tuners import TUNERS, run_config
 from softlens.tuners.base import Problem
+
+log = logging.getLogger(__name__)
 
 SAMPLE_TEXTS = 48
 """Texts on which scoring is measured."""
@@ -167,6 +171,36 @@ def estimate(
     peak = memory.peak + max(0, to_keep - memory.cached)
     seconds = float(frame["seconds"].sum())
     return Estimate(seconds, peak, memory.ceiling, config, frame)
+
+
+def forecast(lm: LM, task: Task, cells: Sequence[Cell], judge: LM | None = None) -> pd.DataFrame:
+    """What cells will take, from one estimate a method: ``method, cells, seconds_each, seconds``.
+
+    A method that cannot be estimated is left out: its cells will say why.
+
+    Raises:
+        SoftlensError: one of them needs more memory than there is.
+    """
+    by_method: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_method.setdefault(cell.run.method, []).append(cell)
+    rows = []
+    for method, some in by_method.items():
+        # The one with the most proxies costs the most.
+        c = max((cell.run for cell in some), key=lambda run: (run.length, len(run.proxies)))
+        steps = None if TUNERS[method].in_evaluations else c.steps
+        given = (lm, task, method, c.length, c.proxies, steps, c.seed, judge, c.description)
+        try:
+            found = estimate(*given, **c.options)
+        except SoftlensError as reason:
+            log.info("No estimate for %s: %s", method, reason)
+            continue
+        found.check()
+        # Texts and controls are computed once for all.
+        once = found.frame["part"].isin(["keys and values of the texts", "controls"])
+        each = float(found.frame["seconds"][~once].sum())
+        rows.append((method, len(some), each, each * len(some)))
+    return pd.DataFrame(rows, columns=["method", "cells", "seconds_each", "seconds"])
 
 
 def in_words(seconds: float) -> str:

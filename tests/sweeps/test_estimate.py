@@ -1,16 +1,19 @@
 """Estimates: made of measured parts, and near the truth."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
 
 import softlens as sl
-from softlens import SoftlensError, Task
+from softlens import Estimate, SoftlensError, Task
 from softlens.lm import LM
+from tests.sweeps.conftest import small
 
 # Other jobs may slow the machine between estimate and truth: CPU seconds do not see them. What
 # `tests/benchmarks/bench_estimate.py` finds is within 1.5; a test must hold on any machine.
@@ -75,3 +78,22 @@ def test_it_shows_itself_and_refuses_what_tune_refuses(tiny: Callable[..., LM], 
         sl.estimate(tiny(), toy_task, "pes")
     with pytest.raises(SoftlensError, match="has no gradient"):
         sl.estimate(tiny(), toy_task, "pez", proxies={"prior_kl": 1})
+
+
+def test_a_sweep_on_a_large_lm_says_before_it_starts_what_it_will_take(
+    tiny: Callable[..., LM],
+    toy_task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    caplog.set_level("INFO", "softlens.sweeps")
+    monkeypatch.setattr(LM, "is_small", False)
+    given = {"methods": ["pez", "sample"], "seeds": range(3), "proxies": [{}]}
+    options = {"pez": {"steps": 3}, "sample": {"evaluations": 200}}
+    found = small(tiny(), toy_task, tmp_path / "s", options=options, **given)
+    assert len(found.frame) == 6
+    assert re.search(r"6 runs: about \d+ s \(each: pez \d+ s, sample \d+ s\)", caplog.text)
+    monkeypatch.setattr(Estimate, "fits", False)
+    with pytest.raises(SoftlensError, match="The run would need .* Use fewer texts"):
+        small(tiny(), toy_task, tmp_path / "t", options=options, **given)
