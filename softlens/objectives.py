@@ -124,7 +124,11 @@ class Objective:
         made from. Proxies without a gradient have a term only. Terms have graphs of their own, so
         that taking them apart costs nothing; "label_mass" alone shares that of the task loss, which
         is then passed twice.
+
+        Raises:
+            SoftlensError: the LM gives no gradients.
         """
+        self.setting.lm.need_gradients("this tuner")
         terms = self.terms(proposals, labels)
         passes = 2 if "label_mass" in self.weights else 1
         self.evaluations += 2 * (passes * len(proposals.texts or ()) + self.contexts)

@@ -264,9 +264,12 @@ def _shared(source: LM, target: LM) -> tuple[Int[Tensor, " tokens"], Int[Tensor,
 
 def _texts(lm: LM) -> dict[str, int]:
     ordinary = set(lm.ordinary_ids.tolist())
-    # Byte-level and sentencepiece vocabularies mark a leading space by letters of their own.
+    # Byte-level and sentencepiece vocabularies mark a leading space by letters of their own; where
+    # tokens are whole words, the space is understood.
     marks = str.maketrans({"Ġ": " ", "▁": " "})
-    return {t.translate(marks): i for t, i in lm.tokenizer.get_vocab().items() if i in ordinary}
+    space = "" if lm.spaces_in_tokens else " "
+    known = {t.translate(marks): i for t, i in lm.tokenizer.get_vocab().items() if i in ordinary}
+    return {t if t.startswith(" ") else space + t: i for t, i in known.items()}
 
 
 def _check(source: LM, others: Sequence[LM], task: Task) -> None:

@@ -56,7 +56,7 @@ def _same_weights(found: Adapter, lm: LM, called: str, any_base: bool) -> str | 
             )
     if found.base is not None:
         theirs = found.base.get_input_embeddings().weight.detach().float().cpu()
-        ours = lm.embedding.cpu()
+        ours = lm.model.get_input_embeddings().weight.detach().float().cpu()
         # A base in bfloat16 is the same LM to its precision.
         if theirs.shape == ours.shape and torch.allclose(theirs, ours, rtol=2**-7, atol=1e-6):
             return "embedding"

@@ -160,6 +160,7 @@ class Game:
         self, points: Float[Tensor, "points length hidden"]
     ) -> tuple[Float[Tensor, "texts points"], Float[Tensor, "texts points length hidden"]]:
         """The value at each text of each of several prompts, and its slope."""
+        self.lm.need_gradients("this attribution")
         words = None if self.target.vocabulary else self.words
         values, slopes = [], []
         for some in points.to(self.lm.device).split(max(1, FOLD_TOKENS // len(self.vectors))):

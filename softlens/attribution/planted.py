@@ -45,6 +45,7 @@ def plant(
     labels = torch.tensor(source.labels, device=lm.device)
     words = torch.tensor(task.answer_ids(lm), device=lm.device)
     rows = lm.embed(starts)
+    lm.need_gradients("planting a position")
     vector = rows[position].clone().requires_grad_()
     adam = torch.optim.Adam([vector], lr=lm.vector_rate)
     for _ in range(steps):

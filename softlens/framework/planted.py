@@ -292,6 +292,7 @@ def _descend(
     count = (400 if lm.is_small else 150) if steps is None else steps
     if count < 1:
         raise SoftlensError(f"Got steps={steps}, wanted at least 1, or None for a budget.")
+    lm.need_gradients("planting or distilling a prompt")
     vectors = start.clone().requires_grad_()
     adam = torch.optim.Adam([vectors], lr=lm.vector_rate)
     falling = lambda step: 0.5 * (1 + math.cos(math.pi * step / count))  # noqa: E731

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from softlens.errors import SoftlensError
 from softlens.lm import parity, transformer
-from softlens.lm.head import Head
+from softlens.lm.head import Head, scaled
 from softlens.lm.texts import EncodedTexts, KeyValueCache, encode_texts
 from softlens.templates import glued_behind, template_parts
 
@@ -41,6 +41,7 @@ class LM:
         path: "fast" where the two fast layouts agree with the plain forward, else "plain".
         cache: the memory of texts' keys and values.
         start: the tokens every row starts with: BOS, or nothing.
+        differentiable: whether gradients reach a prompt through every layer.
         memo: what was found out about this LM and does not change, by whoever found it.
         parity: worst relative error of the fast layouts at load (`softlens.lm.parity`).
         opened_as: the name or path that `load_lm` opened it by, so that another process can do the
@@ -63,9 +64,11 @@ class LM:
         self.bos_id = self._start(bos_id)
         self.start = (self.bos_id,) if bos else ()
         self.head = Head(model, self.embedding)
-        self.path, self.parity = parity.choose_path(model, self.bos_id, name)
+        self.differentiable = parity.differentiable(model, self.bos_id)
+        self.path, self.parity = parity.choose_path(model, self.bos_id, name, self.differentiable)
         self.fast_length = parity.fast_length(model)
-        per_token = _bytes_per_token(model)
+        # The plain path keeps nothing, and not every family can be asked what it would keep.
+        per_token = 0 if self.path == "plain" else _bytes_per_token(model)
         limit = _free_memory(self.device) // 4 if cache_memory is None else int(cache_memory)
         self.cache = KeyValueCache(model, limit, per_token)
         self.memo: dict[Any, Any] = {}
@@ -144,8 +147,15 @@ class LM:
 
     @cached_property
     def embedding(self) -> Float[Tensor, "vocab hidden"]:
-        """The input embedding in float32, detached."""
-        return self.model.get_input_embeddings().weight.detach().float()
+        """What the LM is fed for each token, float32, detached.
+
+        Gemma scales the rows of its matrix before the first layer; these are the scaled ones.
+        """
+        layer = self.model.get_input_embeddings()
+        if not scaled(layer):
+            return layer.weight.detach().float()
+        with torch.no_grad():
+            return layer(torch.arange(self.vocab_size, device=self.device)).float()
 
     @cached_property
     def unit_embedding(self) -> Float[Tensor, "vocab hidden"]:
@@ -194,7 +204,16 @@ class LM:
         return plain != spaced and self._ids("a a") == plain + spaced
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if max(ids, default=0) >= self.vocab_size:
+            beyond = next(i for i in ids if i >= self.vocab_size)
+            raise SoftlensError(
+                f"The token {self.tokenizer.convert_ids_to_tokens(beyond)!r} ({beyond}) of the "
+                f"tokenizer has no row in the embedding of {self.name!r}, which ends at "
+                f"{self.vocab_size - 1}. Is it the tokenizer of another model? If tokens were "
+                "added, model.resize_token_embeddings(len(tokenizer)) gives them rows."
+            )
+        return ids
 
     def encode(self, text: str, leading_space: bool = False) -> list[int]:
         """Token ids of `text` without special tokens.
@@ -253,6 +272,17 @@ class LM:
             reserve=reserve,
             spaced=not glued_behind(template),
         )
+
+    def need_gradients(self, what: str) -> None:
+        """Raise `SoftlensError`, and say what still works, where no gradient reaches a prompt."""
+        if not self.differentiable:
+            raise SoftlensError(
+                f"{self.name!r} gives no gradients (quantised weights, or kernels without a "
+                f"backward pass), and {what} follows them. Without gradients there are: sl.tune "
+                "with 'rlprompt', 'sample', 'race', 'beam' or 'tandem', every reading, "
+                "sl.attribute with 'shapley' or 'leave_one_out', and all that only scores: "
+                "evaluate, nearest_tokens, surprisal, faithfulness, scrutability, report."
+            )
 
     # -- the head -----------------------------------------------------------------------------
 

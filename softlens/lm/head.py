@@ -10,6 +10,11 @@ from transformers import PreTrainedModel
 from softlens.errors import SoftlensError
 
 
+def scaled(layer: Any) -> bool:
+    """Whether an input embedding hands out something else than the rows of its matrix."""
+    return type(layer).forward is not torch.nn.Embedding.forward
+
+
 class Head:
     """Logits from final hidden states, as the model's own head gives them.
 
@@ -27,7 +32,7 @@ class Head:
     def __init__(self, model: PreTrainedModel, embedding: Tensor) -> None:
         layer: Any = model.get_output_embeddings()
         inputs: Any = model.get_input_embeddings()
-        self.tied = layer.weight.data_ptr() == inputs.weight.data_ptr()
+        self.tied = layer.weight.data_ptr() == inputs.weight.data_ptr() and not scaled(inputs)
         self.weight = embedding if self.tied else layer.weight.detach().float()
         bias = getattr(layer, "bias", None)
         self.bias = None if bias is None else bias.detach().float()

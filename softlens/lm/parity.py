@@ -1,6 +1,7 @@
 """The self-check at load: do the fast layouts agree with the plain forward on this LM?"""
 
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,44 @@ TOLERANCE = {
 }
 
 
-def choose_path(model: PreTrainedModel, bos_id: int, name: str) -> tuple[str, float]:
+def differentiable(model: PreTrainedModel, bos_id: int) -> bool:
+    """Whether a gradient passes every layer of the plain forward.
+
+    A quantised layer without a backward pass raises no error: the residual stream goes around it,
+    and the gradient that arrives is another one. So each layer is asked by itself.
+    """
+    stopped: list[torch.nn.Module] = []
+
+    def ask(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        came = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+        if not came or not isinstance(output, Tensor):
+            return
+        through = output.requires_grad and torch.autograd.grad(
+            output.sum(), came, retain_graph=True, allow_unused=True
+        )
+        if not through or any(gradient is None for gradient in through):
+            stopped.append(module)
+
+    every = list(model.base_model.modules())
+    small = [m for m in every if not any(any(child.children()) for child in m.children())]
+    hooks = [module.register_forward_hook(ask) for module in small]
+    rows, prompts, sizes = _inputs(model, bos_id)
+    try:
+        with warnings.catch_warnings():
+            # torch warns where a kernel has no backward pass, which is what is found out here.
+            warnings.simplefilter("ignore")
+            transformer.plain(model, rows, prompts, sizes, [[], []])
+    except RuntimeError:
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return not stopped
+
+
+def choose_path(
+    model: PreTrainedModel, bos_id: int, name: str, gradients: bool = True
+) -> tuple[str, float]:
     """Try the fast layouts with grouped, then with the model's own attention; else stay plain.
 
     Returns:
@@ -31,7 +69,7 @@ def choose_path(model: PreTrainedModel, bos_id: int, name: str) -> tuple[str, fl
         that was chosen is left in place on the model; a log line says so when the path is plain.
     """
     own = model.config._attn_implementation
-    reference = _reference(model, bos_id)
+    reference = _reference(model, bos_id, gradients)
     failures = []
     # The fused kernels of an accelerator beat our grouped matmuls; on a CPU it is the reverse.
     attentions = [transformer.GROUPED, own] if model.device.type == "cpu" else [own]
@@ -41,7 +79,8 @@ def choose_path(model: PreTrainedModel, bos_id: int, name: str) -> tuple[str, fl
                 transformer.use_grouped_attention(model)
             else:
                 model.set_attn_implementation(attention)
-            plain, fast = _reference(model, bos_id), _fast(model, bos_id)
+            plain = _reference(model, bos_id, gradients)
+            fast = _fast(model, bos_id, gradients)
             layout, exchange = _relative_error(fast, plain), _relative_error(plain, reference)
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as reason:
             failures.append(f"{attention}: {type(reason).__name__}: {str(reason)[:120]}")
@@ -82,29 +121,32 @@ def _inputs(model: PreTrainedModel, bos_id: int) -> tuple[list[list[int]], Tenso
     return rows, prompts, torch.tensor(_SIZES, device=weight.device)
 
 
-def _outcome(first: Tensor, second: Tensor, prompts: Tensor) -> list[Tensor]:
-    """Hidden states of both layouts and the gradients of a fixed function of them."""
+def _outcome(first: Tensor, second: Tensor, prompts: Tensor, gradients: bool) -> list[Tensor]:
+    """Hidden states of both layouts and, if asked, the gradients of a fixed function of them."""
     results = []
     for states in (first, second):
+        results.append(states.detach().float())
+        if not gradients:
+            continue
         weights = torch.linspace(-1, 1, states.numel(), device=states.device).view(states.shape)
         (gradient,) = torch.autograd.grad((states.float() * weights).sum(), prompts)
-        results += [states.detach().float(), gradient]
+        results.append(gradient)
     return results
 
 
-def _reference(model: PreTrainedModel, bos_id: int) -> list[Tensor]:
+def _reference(model: PreTrainedModel, bos_id: int, gradients: bool) -> list[Tensor]:
     rows, prompts, sizes = _inputs(model, bos_id)
     _, first = transformer.plain(model, rows, prompts, sizes, [[], []])
     _, second = transformer.plain(model, [[bos_id], [bos_id]], prompts, sizes, _AFTERS)
-    return _outcome(first, second, prompts)
+    return _outcome(first, second, prompts, gradients)
 
 
-def _fast(model: PreTrainedModel, bos_id: int) -> list[Tensor]:
+def _fast(model: PreTrainedModel, bos_id: int, gradients: bool) -> list[Tensor]:
     rows, prompts, sizes = _inputs(model, bos_id)
     states = transformer.after_texts(model, transformer.prefill(model, rows), prompts)
     first = states[:, torch.arange(2), sizes - 1]
     second = transformer.packed(model, [bos_id], prompts, sizes, _AFTERS)
-    return _outcome(first, second, prompts)
+    return _outcome(first, second, prompts, gradients)
 
 
 def _relative_error(got: list[Tensor], wanted: list[Tensor]) -> float:
