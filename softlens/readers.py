@@ -40,8 +40,10 @@ class HubEntry:
     label_column: str = "label"
 
 
-# Label words in the order of the data sets' own labels, as RLPrompt has them (arXiv 2205.12548).
-# Their templates put the prompt after the text.
+FIVE = ("terrible", "bad", "okay", "good", "great")
+# Label words in the order of the data sets' own labels, and the seven few-shot sets, as RLPrompt
+# has them (arXiv 2205.12548); "mr" is its name of "rotten_tomatoes", "imdb" is ours. For GPT-2 its
+# template puts the prompt after the text.
 HUB = {
     "sst2": HubEntry("stanfordnlp/sst2", "sentence", ("terrible", "great")),
     "agnews": HubEntry("fancyzhx/ag_news", "text", ("World", "Sports", "Business", "Tech")),
@@ -49,7 +51,11 @@ HUB = {
     "rotten_tomatoes": HubEntry(
         "cornell-movie-review-data/rotten_tomatoes", "text", ("terrible", "great")
     ),
+    "mr": HubEntry("cornell-movie-review-data/rotten_tomatoes", "text", ("terrible", "great")),
+    "cr": HubEntry("SetFit/CR", "text", ("terrible", "great")),
     "yelp": HubEntry("fancyzhx/yelp_polarity", "text", ("terrible", "great")),
+    "sst5": HubEntry("SetFit/sst5", "text", FIVE),
+    "yelp5": HubEntry("Yelp/yelp_review_full", "text", FIVE),
 }
 
 
@@ -264,8 +270,9 @@ def _read_datasets(where: str, text_column: str, label_column: str, name: str) -
             ) from error
         raise SoftlensError(
             f"data set {hub_id!r} cannot be had from the hub ({type(error).__name__}). Without the "
-            f"hub, put its files train, validation and test (.parquet, .csv or .jsonl) into "
-            f"{cache_dir() / 'datasets' / name} or give the path of their folder"
+            f"hub, fetch it on another machine (`hf download --repo-type dataset {hub_id} "
+            f"--local-dir folder`), and put its files train, validation and test (.parquet, .csv "
+            f"or .jsonl) into {cache_dir() / 'datasets' / name} or give the path of their folder"
         ) from error
     rows: list[tuple[str, str | None, str | None]] = []
     classes: tuple[str, ...] = ()

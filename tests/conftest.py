@@ -44,13 +44,12 @@ _LLAMA: dict[str, Any] = _COMMON | {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
 }
+_UNGROUPED: dict[str, Any] = {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: GPT2Config(**_COMMON, n_embd=32, n_layer=3, n_head=4, n_positions=128),
     "llama": lambda: LlamaConfig(**_LLAMA, tie_word_embeddings=True),
     "qwen2": lambda: Qwen2Config(**_LLAMA),
-    "gpt_neox": lambda: GPTNeoXConfig(
-        **{k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"}
-    ),
+    "gpt_neox": lambda: GPTNeoXConfig(**_UNGROUPED),
 }
 
 

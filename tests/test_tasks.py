@@ -519,6 +519,24 @@ def test_named_hub_sets_are_found_in_the_cache_folder(data_set_folder, no_index)
     assert len(toy.test) == 12
 
 
+@pytest.mark.parametrize("name", readers.HUB)
+def test_every_named_hub_set_from_small_files(name, no_index):
+    entry, folder = readers.HUB[name], no_index / "datasets" / name
+    folder.mkdir(parents=True)
+    count = len(entry.label_words)
+    for split, n in (("train", 24), ("test", 6)):
+        labels = [i % count for i in range(n * count)]
+        texts = [f"{split} text {i} of class {label}" for i, label in enumerate(labels)]
+        frame = pd.DataFrame({entry.text_column: texts, entry.label_column: labels})
+        frame.to_json(folder / f"{split}.jsonl", orient="records", lines=True)
+    task = load_task(name, shots=8, seed=1)
+    assert task.label_words == entry.label_words
+    assert task.template == "{text} {prompt}"
+    assert task.train.counts == dict.fromkeys(range(count), 8)
+    for part in (task.train, task.dev, task.test):
+        assert part.labels == tuple(int(text.split()[-1]) for text in part.texts)
+
+
 def test_without_the_hub_the_error_says_where_files_go(no_index, monkeypatch):
     def unreachable(*args, **kwargs):
         raise ConnectionError("no route")
@@ -529,6 +547,7 @@ def test_without_the_hub_the_error_says_where_files_go(no_index, monkeypatch):
     ) as e:
         load_task("sst2")
     assert str(no_index / "datasets" / "sst2") in str(e.value)
+    assert "hf download --repo-type dataset stanfordnlp/sst2 --local-dir" in str(e.value)
     with pytest.raises(SoftlensError, match="'some/set' cannot be had"):
         load_task("some/set", label_words=("a", "b"))
 

@@ -262,6 +262,11 @@ def _open(source: _Source, dtype: torch.dtype) -> tuple[Any, Any]:
         model, found = loaded
     except SoftlensError:
         raise
+    except ImportError as reason:
+        raise MissingExtraError(
+            f"{source.name!r} needs a package that is not installed: {str(reason)[:200]}. Install "
+            "it, or take the model without quantisation, which needs none."
+        ) from reason
     except Exception as reason:  # transformers has no common error; the words below name the cause
         if not source.local:
             raise SoftlensError(_hub_message(source.name, reason)) from reason
@@ -287,12 +292,13 @@ def _is_causal(config: Any) -> bool:
 
 
 def _hub_message(name: str, reason: Exception) -> str:
-    known = [*BUNDLED, REAL, *HUB_EXAMPLES]
+    known, short = [*BUNDLED, REAL, *HUB_EXAMPLES], name.rpartition("/")[2]
     return (
         f"Unknown LM {name!r}: it is no bundled LM, no file or folder here, and the hub did not "
         f"give it ({type(reason).__name__}).{near(name, known)} Known names: {known}. Without a "
-        "hub, download the model on another machine "
-        f"(`huggingface-cli download {name} --local-dir folder`) and pass the folder."
+        f"hub, fetch the model on another machine (`hf download {name} --local-dir {short}`: "
+        "config.json, the tokenizer's files and *.safetensors), and pass the folder: "
+        f"sl.load_lm('path/to/{short}')."
     )
 
 

@@ -1,16 +1,25 @@
 """Where weights come from, and what is said when they are not there or not whole."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
-from softlens import files
+from softlens import files, nearest_tokens, tune
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.lm import LM, answer_logits, dtypes, load_lm, sources
+from softlens.tasks import Task
 from tests.conftest import tiny_model
 
 
@@ -100,6 +109,46 @@ def test_a_model_without_a_start_token(hub_folder: Path):
     kept.pop("eos_token", None)
     settings.write_text(json.dumps(kept))
     with pytest.raises(SoftlensError, match="neither a BOS nor an EOS"):
+        load_lm(hub_folder)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "openai-community/gpt2-medium", "distilgpt2"])
+def test_without_a_hub_the_error_says_what_to_fetch(name: str, monkeypatch: pytest.MonkeyPatch):
+    def unreachable(*_, **__):
+        raise OSError("We couldn't connect to the hub")
+
+    monkeypatch.setattr(sources.AutoConfig, "from_pretrained", unreachable)
+    short = name.rpartition("/")[2]
+    with pytest.raises(SoftlensError, match=f"hf download {name} --local-dir {short}") as e:
+        load_lm(name)
+    assert f"sl.load_lm('path/to/{short}')" in str(e.value)
+
+
+def test_gpt2_in_its_real_size(
+    tmp_path: Path, bpe_tokenizer: PreTrainedTokenizerFast, toy_task: Task
+):
+    """124M random weights in the hub's format, and a byte-level BPE of its kind."""
+    torch.manual_seed(0)
+    folder = tmp_path / "gpt2"
+    GPT2LMHeadModel(GPT2Config()).to(torch.bfloat16).save_pretrained(folder)
+    bpe_tokenizer.save_pretrained(folder)
+    lm = load_lm(folder)
+    assert (lm.name, lm.path, lm.hidden_size, lm.vocab_size) == ("gpt2", "fast", 768, 50257)
+    assert round(lm.parameters / 1e6) == 124
+    assert not lm.is_small
+    run = tune(lm, toy_task.head(train=4, dev=2), length=2, steps=1, progress=False)
+    assert run.metrics["steps"] == 1
+    # Rows that no token of this small tokenizer has are nobody's nearest.
+    assert max(nearest_tokens(lm, run.prompt, k=1).token_ids) < len(bpe_tokenizer)
+
+
+def test_a_quantised_folder_whose_reader_is_missing(hub_folder: Path):
+    if importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed, so nothing is missing")
+    config = json.loads((hub_folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (hub_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MissingExtraError, match="'hub-format' needs a package"):
         load_lm(hub_folder)
 
 
