@@ -59,10 +59,10 @@ model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
 
 answers = tokenizer(list(task.label_words), add_special_tokens=False)["input_ids"]
 texts = tokenizer(list(task.train.texts), add_special_tokens=False)["input_ids"]
-rows = [torch.tensor(ids + answers[y]) for ids, y in zip(texts, task.train.labels)]
+rows = [torch.tensor(ids + answers[y]) for ids, y in zip(texts, task.train.labels, strict=True)]
 
 optimiser = torch.optim.Adam(model.prompt_encoder.parameters(), lr=0.1)
-for step in range(80):
+for _ in range(80):
     batch = [rows[i] for i in torch.randint(len(rows), (16,))]
     ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(r) for r in batch], batch_first=True)
