@@ -31,9 +31,12 @@ def plot_tradeoff(table: Any, ax: Any = None, gold: pd.DataFrame | None = None) 
     Returns:
         The Axes; an array of them where there are several tasks. Points are runs, the larger the
         more the proxy weighs; steps are the means over seeds of what a method reaches at each
-        surprisal, with 95% bootstrap bands; black steps what could be had; thin lines the controls.
+        surprisal, with 95% bootstrap bands; black steps what could be had; thin lines the
+        controls, a blue one the soft prompts of the table, which have no surprisal.
     """
     frame = hard_runs(table, ["task", "method", "weight", "seed", "accuracy", "nats_per_token"])
+    every = getattr(table, "frame", table)
+    soft = every[every["method"] == "soft"]
     steps = fronts(frame)
     best = reference(frame) if gold is None else gold
     tasks = list(dict.fromkeys(frame["task"]))
@@ -44,6 +47,9 @@ def plot_tradeoff(table: Any, ax: Any = None, gold: pd.DataFrame | None = None) 
         axes = np.asarray(ax).ravel()
         for panel, task in zip(axes, tasks, strict=True):
             of = [part[part["task"] == task] for part in (frame, steps, best)]
+            if len(line := soft.loc[soft["task"] == task, "accuracy"]):
+                panel.axhline(line.mean(), color=look("soft")[0], lw=1, ls=(0, (5, 1)), zorder=1,
+                              label="soft prompts (mean)")  # fmt: skip
             _tradeoff(panel, *of)
             panel.set_title(task)
             panel.set_xlabel("surprisal (nats per token)")
@@ -102,10 +108,10 @@ def plot_price(table: Any, ax: Any = None) -> Any:
     places = places.sort_values("weight", kind="stable")
     order = [(m, w) for m in dict.fromkeys(frame["method"]) for w in places["weight"].unique()
              if ((places["method"] == m) & (places["weight"] == w)).any()]  # fmt: skip
-    at = {place: i + 0.6 * _number(order, place) for i, place in enumerate(order)}
+    at = {place: i + 1.4 * _number(order, place) for i, place in enumerate(order)}
     with style():
         if ax is None:
-            size = (1.5 + 0.26 * len(order) * len(tasks), 2.9)
+            size = (1.5 + 0.26 * (len(order) + 4) * len(tasks), 2.9)
             _, ax = plt.subplots(1, len(tasks), figsize=size, sharey=True)
         axes = np.asarray(ax).ravel()
         for panel, task in zip(axes, tasks, strict=True):

@@ -114,6 +114,9 @@ def tune(
     prompt = tuner.prompt(outcome.vectors, outcome.token_ids)
     prompt = replace(prompt, template=task.template)
     result = evaluate(lm, task, prompt, truncate=chosen.truncate)
+    # A proxy may bear the name of a measure: the label mass is a probability, its proxy nats.
+    scores = _scores(objective, prompt, problem)
+    scores = {name: value for name, value in scores.items() if name not in result.summary()}
     metrics: dict[str, float | str] = {
         **result.summary(),
         "least_share": min(result.shares.values()),
@@ -126,7 +129,7 @@ def tune(
         "steps": outcome.steps,
         "starts": len(outcomes),
         "evaluations": sum(each.evaluations for _, each in outcomes),
-        **_scores(objective, prompt, problem),
+        **scores,
         "seconds": sum(each.seconds for _, each in outcomes),
     }
     text = prompt.text if prompt.text is not None else nearest_tokens(lm, prompt, k=1).text

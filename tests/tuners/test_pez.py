@@ -381,3 +381,13 @@ def test_on_the_organism_it_learns_and_lambda_lowers_the_nats(organism: LM):
         organism, Problem.encode(organism, task, 5, truncate=False).start_ids(None, 0)
     )
     assert evaluate(organism, task, start).accuracy < free.metrics["accuracy"]
+
+
+def test_a_proxy_does_not_take_the_place_of_the_measure_of_its_name(
+    tiny: Callable[..., LM], toy_task: Task
+):
+    run = quick(tiny(), toy_task, proxies={"label_mass": 0.1, "perplexity": 0.1}, steps=3)
+    assert run.metrics["label_mass"] == evaluate(tiny(), toy_task, run.prompt).label_mass
+    assert 0 < run.metrics["label_mass"] < 1
+    # The proxy's own value, in nats, is in the history.
+    assert run.history["label_mass"].iloc[-1] > 0

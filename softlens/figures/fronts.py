@@ -1,0 +1,83 @@
+"""The trade-off of a method beside the gold front, and the gap taken apart."""
+
+import pandas as pd
+
+from softlens import plots
+from softlens.figures.base import Drawn, Ground, figure
+from softlens.statistics import mean_interval
+from softlens.tradeoff import price_split
+
+SHOWN = [
+    "task", "method", "proxy", "weight", "seed", "text", "accuracy", "accuracy_dev", "label_mass",
+    "nats_per_token", "chance", "empty_accuracy", "random_accuracy", "readable_accuracy",
+]  # fmt: skip
+
+
+def turned_up(ground: Ground) -> pd.DataFrame:
+    """The runs whose only proxy, if any, is perplexity."""
+    frame = ground.sweep.frame
+    return frame[frame["proxy"].isin(["none", "perplexity"])]
+
+
+def _tradeoff(ground: Ground, method: str, says: str) -> Drawn:
+    frame = turned_up(ground)
+    frame = frame[frame["method"].isin([method, "soft"])]
+    axes = plots.plot_tradeoff(frame)
+    first = axes.ravel()[0] if hasattr(axes, "ravel") else axes
+    known = "what could be had: the gold front, every question of the language scored"
+    if not ground.is_organism:
+        known = "the pooled bound: the best of these runs, chosen on dev; the truth is above it"
+    caption = (
+        f"{says} Points are runs, larger with more weight on the perplexity proxy "
+        f"({', '.join(f'{w:g}' for w in sorted(frame['weight'].unique()))}). Coloured steps: what "
+        "is reached at each surprisal, the run of each seed chosen on dev, then averaged, with its "
+        f"interval. Black: {known}. Thin lines: the best readable prompt, random prompts (mean of "
+        "five) and no prompt; dashed blue: the mean of soft prompts of that length. "
+        f"{ground.stated()}"
+    )
+    return Drawn(first.figure, frame[SHOWN], caption)
+
+
+@figure(2, "The trade-off of PEZ")
+def tradeoff_pez(ground: Ground) -> Drawn:
+    """PEZ asked to be fluent, more and more."""
+    return _tradeoff(ground, "pez", "PEZ asked to be fluent, more and more, and what could be had.")
+
+
+@figure(3, "The trade-off of RLPrompt")
+def tradeoff_rlprompt(ground: Ground) -> Drawn:
+    """RLPrompt, whose policy starts at the LM."""
+    return _tradeoff(
+        ground, "rlprompt", "RLPrompt, whose policy starts at the LM and so is fluent from the "
+        "first step."
+    )  # fmt: skip
+
+
+@figure(4, "The price taken apart")
+def price_apart(ground: Ground) -> Drawn:
+    """What being readable costs, and what the optimiser costs."""
+    split = price_split(turned_up(ground))
+    axes = plots.plot_price(split)
+    first = axes.ravel()[0] if hasattr(axes, "ravel") else axes
+    parts = ["gap", "price_of_interpretability", "price_of_optimiser"]
+    means = pd.concat(
+        [mean_interval(split, ["method", "weight"], part).assign(part=part) for part in parts]
+    )
+    total = split.groupby("method", sort=False)[parts[1:]].mean()
+    says = "; ".join(
+        f"{method} {row.iloc[0]:.2f} and {row.iloc[1]:.2f}" for method, row in total.iterrows()
+    )
+    reference = split["reference"].iloc[0]
+    caption = (
+        "How far each run's test accuracy lies below the best readable prompt's, in two parts that "
+        f"add up: the price of interpretability (what the {reference} itself loses at the run's "
+        "surprisal) and the price of the optimiser (the rest: what could be had at that surprisal "
+        "and was not found). Bars are means over seeds, points the gaps of the runs, lines their "
+        "intervals; a part below zero belongs to runs above the front, which are no sentences. "
+        f"Mean over tasks, weights and seeds (interpretability and optimiser): {says}. "
+        + ("" if reference == "gold front" else "The price of the optimiser is at least this. ")
+        + ground.stated()
+    )
+    columns = [*SHOWN[:6], "accuracy", "nats_per_token", "reference", "best", "reachable", *parts]
+    frame = pd.concat([split[columns].assign(part="run"), means], ignore_index=True)
+    return Drawn(first.figure, frame, caption)
