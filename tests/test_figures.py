@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from softlens import SoftlensError
-from softlens.figures import FIGURES, Ground, LeftOutError, draw
+from softlens.figures import FIGURES, Ground, LeftOutError, draw, show
 from softlens.figures.__main__ import main
 from softlens.figures.real import missing_from, real_runs
 from softlens.figures.runs import chunks, shared_sweep
@@ -51,6 +51,15 @@ def test_each_is_drawn_with_its_table_and_caption(drawn: Ground, name: str):
     assert "QUICK" in caption
     if name != "attribution":
         assert "Seeds: 2; intervals are 95% bootstrap intervals" in caption
+
+
+def test_a_page_shows_the_small_picture_and_the_caption(drawn: Ground):
+    shown = show(drawn, "over_optimisation")
+    assert shown.small.startswith(b"\x89PNG")
+    assert len(shown.small) < 80_000
+    assert repr(shown).startswith("**Figure 6: ")
+    with pytest.raises(LeftOutError):
+        show(drawn, OF_THE_STORE)
 
 
 def test_numbers_in_a_figure_are_those_of_the_sweep(drawn: Ground):

@@ -20,6 +20,16 @@ from softlens.figures import (  # noqa: F401  (each file registers its figures)
     transferred,
 )
 from softlens.figures.base import FIGURES, Drawn, Ground, LeftOutError, draw
+from softlens.figures.shown import Shown, show
 from softlens.figures.soft_nearest import soft_and_nearest
 
-__all__ = ["FIGURES", "Drawn", "Ground", "LeftOutError", "draw", "soft_and_nearest"]
+__all__ = [
+    "FIGURES",
+    "Drawn",
+    "Ground",
+    "LeftOutError",
+    "Shown",
+    "draw",
+    "show",
+    "soft_and_nearest",
+]
