@@ -254,7 +254,7 @@ class Oddities(Result):
         return plot_oddities(self, ax)
 
 
-EXAMPLE = ("text", "task", "method", "weight", "seed", "accuracy", "label_mass", "nats_per_token",
+EXAMPLE = ("text", "task", "method", "proxy", "weight", "seed", "accuracy", "label_mass", "nats_per_token",
            "asks_for")  # fmt: skip
 
 

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 GAIN, COST, SELECT = "accuracy", "nats_per_token", "accuracy_dev"
 GOLD, BOUND = "gold front", "pooled bound"
+SLACK = 1e-3
+"""Nats within which a run is as surprising as a prompt of the front: tables of fronts are rounded,
+and the very prompt of the front must not be found a hair before it."""
 ASKS = 0.5
 """Label mass below which a sentence of the language does not ask for a label word at all."""
 
@@ -175,7 +178,7 @@ def price_split(
         best = best.sort_values(cost)
         # A front whose steps are chosen on dev may fall on test; what is had stays had.
         steps = np.maximum.accumulate(best[gain].to_numpy())
-        place = np.searchsorted(best[cost].to_numpy(), runs[cost].to_numpy(), side="right")
+        place = np.searchsorted(best[cost].to_numpy(), runs[cost].to_numpy() + SLACK, side="right")
         floor = np.minimum(runs["chance"].to_numpy(), steps[-1])
         reachable = np.where(place > 0, steps[np.maximum(place - 1, 0)], floor)
         reachable = np.maximum(reachable, floor)

@@ -94,6 +94,11 @@ def test_on_the_organism_the_reference_is_the_gold_front():
     # What is on the front has nothing to blame its optimiser for.
     assert (found["reference"] == "gold front").all()
     np.testing.assert_allclose(found["price_of_optimiser"], 0, atol=1e-12)
+    # The same prompts measured anew differ from the table in digits that it does not keep.
+    anew = price_split(
+        runs([(n - 4e-5, 0, a) for n, _, a in points], task="sentiment", lm="organism")
+    )
+    np.testing.assert_allclose(anew["price_of_optimiser"], 0, atol=1e-12)
     paid = found["price_of_interpretability"].to_numpy()
     assert paid[0] > 0.3
     assert paid[-1] == 0

@@ -10,8 +10,8 @@ from PIL import Image
 
 from softlens.figures.base import Ground, draw
 
-WIDTH, COLOURS = 860, 48
-"""Pixels across, and colours kept: line drawings need few, and a page of them stays small."""
+WIDTH, COLOURS = 760, 160
+"""Pixels across, and colours kept: drawings need few, and a page of them stays small."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class Shown:
         share = min(1.0, WIDTH / picture.width)
         size = (round(picture.width * share), round(picture.height * share))
         buffer = io.BytesIO()
-        picture.resize(size, Image.Resampling.LANCZOS).quantize(COLOURS).save(
-            buffer, format="png", optimize=True
-        )
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        # The octree keeps colours of small marks, which the default cut gives up.
+        few = picture.quantize(COLOURS, method=Image.Quantize.FASTOCTREE)
+        few.save(buffer, format="png", optimize=True)
         return buffer.getvalue()
 
     def __repr__(self) -> str:
