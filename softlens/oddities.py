@@ -254,8 +254,10 @@ class Oddities(Result):
         return plot_oddities(self, ax)
 
 
-EXAMPLE = ("text", "task", "method", "proxy", "weight", "seed", "accuracy", "label_mass", "nats_per_token",
-           "asks_for")  # fmt: skip
+EXAMPLE = (
+    "text", "task", "method", "proxy", "weight", "seed", "accuracy", "label_mass",
+    "nats_per_token", "asks_for",
+)  # fmt: skip
 
 
 def _share(shown: int, of: int) -> dict[str, float]:
