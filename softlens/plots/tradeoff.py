@@ -64,7 +64,9 @@ def _tradeoff(ax: Axes, runs: pd.DataFrame, steps: pd.DataFrame, best: pd.DataFr
     weights = sorted(runs["weight"].dropna().unique())
     for method, own in runs.groupby("method", sort=False):
         colour, marker = look(str(method))
-        sizes = [16 + 8 * weights.index(w) if w in weights else 24 for w in own["weight"]]
+        # A star of the same area looks smaller than a square.
+        unit = 2.5 if marker in "*vX" else 1.0
+        sizes = [unit * (16 + 8 * weights.index(w) if w in weights else 24) for w in own["weight"]]
         ax.scatter(own["nats_per_token"], own["accuracy"], s=sizes, color=colour, marker=marker,
                    alpha=0.75, edgecolor="white", lw=0.3, zorder=3, label=str(method))  # fmt: skip
         line = steps[steps["method"] == method]

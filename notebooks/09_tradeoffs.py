@@ -1,0 +1,138 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Who pays for a readable prompt?
+#
+# Ask a tuner for prompts that people can read, and it does worse at the task: the trade-off of
+# "Towards Interpretable Soft Prompts" ([arXiv 2504.02144](https://arxiv.org/abs/2504.02144)). But a
+# curve that falls says only that *this tuner* lost something. Would anybody have lost it?
+#
+# On the organism that can be answered. Every question of its language has been scored on every task,
+# so it is known what a prompt of each surprisal *could* do. The gap of a run then has two parts:
+#
+# * the **price of interpretability**: what the best readable prompts themselves lose at that
+#   surprisal;
+# * the **price of the optimiser**: the rest. Something better was there, and was not found.
+
+# %%
+import softlens as sl
+
+lm = sl.load_lm()
+task = sl.load_task("sentiment")
+
+# %% [markdown]
+# ## A sweep
+#
+# PEZ and RLPrompt, asked for fluency with three weights, three seeds each; shorter trainings than by
+# default, so that the page is soon done. What is finished is kept in a folder: run the cell again,
+# or kill it half way, and it goes on where it stopped.
+
+# %%
+short = {"pez": {"steps": 150}, "rlprompt": {"steps": 60}}
+turned_up = sl.sweep(
+    lm,
+    task,
+    methods=["pez", "rlprompt"],
+    proxies=[{"perplexity": weight} for weight in (0, 0.3, 3)],
+    seeds=range(3),
+    store="runs/tradeoffs",
+    options=short,
+    progress=False,
+)
+
+# %% [markdown]
+# Beside them, `tandem`, which takes no weight (interpretability enters as bounds), and soft prompts,
+# which nobody can read.
+
+# %%
+free = sl.sweep(
+    lm,
+    task,
+    methods=["tandem", "soft"],
+    seeds=range(3),
+    store="runs/tradeoffs",
+    options={"tandem": {"evaluations": 20_000}, "soft": {"steps": 200}},
+    progress=False,
+)
+table = turned_up.concat(free)
+table
+
+# %% [markdown]
+# ## The trade-off
+#
+# Each point is a run, larger with more weight. A coloured step says what a method reaches if it may
+# be so surprising: within each seed the run that is best *on dev*, then the mean over seeds, with
+# its interval. The best seed alone would be a lottery ticket.
+
+# %%
+ax = sl.plot_tradeoff(table)
+
+# %% [markdown]
+# The two tuners live in different places. PEZ never comes near fluent text. RLPrompt starts from the
+# LM and is fluent from its first step; more weight moves it down the gold front, to cheaper questions
+# about a part of the review.
+#
+# ## The gap, taken apart
+
+# %%
+split = sl.price_split(table)
+ax = sl.plot_price(split)
+
+# %%
+parts = ["gap", "price_of_interpretability", "price_of_optimiser"]
+split.groupby(["method", "weight"], sort=False)[parts].mean().round(3)
+
+# %% [markdown]
+# PEZ pays the optimiser alone: at its surprisals the front is at its top, so that nothing it loses is
+# lost to being readable. RLPrompt at a weight of 3 is the other case: it sits on the front, and what
+# it loses nobody could have had. The same word, "trade-off", for two different things.
+#
+# ## Is one better than the other?
+#
+# Paired seed by seed, at the weights that both ran. Three seeds cannot give a p below .25, and the
+# table says so instead of hiding it.
+
+# %%
+sl.compare_methods(table, "accuracy").round(3)
+
+# %% [markdown]
+# One number for a whole front is the area under it, here as a share of what would be right at no
+# surprisal:
+
+# %%
+from softlens.statistics import mean_interval
+
+mean_interval(sl.hypervolume(table), ["method"], "hypervolume").round(3)
+
+# %% [markdown]
+# ## Does more weight make prompts more interpretable?
+#
+# The proxy sees surprisal. Held against it are gauges that no tuner saw. A star stands where the
+# proxy still gets better and a gauge gets worse, both beyond their paired intervals:
+
+# %%
+found = sl.overoptimisation(table)
+axes = found.plot()
+
+# %%
+found.parts.dropna(subset=["parts_at"]).round(3)
+
+# %% [markdown]
+# ## On a real LM
+#
+# There the true front is unknown. The best of all methods together takes its place, chosen on dev,
+# and it is called what it is: a *bound*. The price of the optimiser is then at least what is
+# measured. `sl.price_split` says in its column `reference` which of the two it used.

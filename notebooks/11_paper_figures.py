@@ -1,0 +1,151 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The paper's figures
+#
+# Each figure with what it claims, what supports it, and what speaks against it. `make figures` draws
+# them all, at full size, in one command, and a second call resumes; `--only NAME` draws one,
+# `make figures LM=gpt2 TASK=sst2` those that need no organism on another LM. Each comes as PDF, PNG,
+# CSV of what is drawn, and a caption.
+#
+# **What you see below are quick drawings**: one task, two seeds, few steps and texts, so that the page
+# runs in a minute. They show what each figure looks like and that the whole chain works. Their
+# numbers are not to be believed, the captions say so too, and the claims are about the full ones.
+
+# %%
+from pathlib import Path
+
+from softlens.figures import FIGURES, Ground, show
+
+ground = Ground(Path("runs/figures"), task_names=("sentiment",), quick=True)
+for figure in sorted(FIGURES.values(), key=lambda figure: figure.number):
+    print(f"{figure.number:>2}  {figure.name:<22} {figure.title}")
+
+# %% [markdown]
+# ## 1. A soft prompt that works, and its nearest tokens
+#
+# **Claim.** What a soft prompt does and what its nearest tokens do are two things.
+# **For**: the same vectors, scored twice, beside the controls. **Against**: nearest by cosine is one
+# decoding of several (figure 7 has better ones), and now and then the tokens are right.
+
+# %%
+show(ground, "soft_vs_nearest")
+
+# %% [markdown]
+# ## 2, 3. The trade-off of PEZ and of RLPrompt
+#
+# **Claim.** More weight on fluency, less accuracy. **For**: both curves, with the controls, chosen on
+# dev. **Against**: they fall in different places. PEZ stays far to the right of the gold front at
+# every weight; RLPrompt starts as fluent as the LM. One sentence cannot hold both.
+
+# %%
+show(ground, "tradeoff_pez")
+
+# %%
+show(ground, "tradeoff_rlprompt")
+
+# %% [markdown]
+# ## 4. The price taken apart
+#
+# **Claim.** Most of what PEZ loses is the price of its optimiser; what is lost on the gold front is the
+# price of interpretability. **For**: the front is exact, every question of the language was scored.
+# **Against**: the front is one of *questions of the language*; prompts that are no sentences can lie
+# above it, and then the optimiser's price is negative. Elsewhere there is only a bound.
+
+# %%
+show(ground, "price_apart")
+
+# %% [markdown]
+# ## 5. Odd behaviour, counted
+#
+# **Claim.** Accurate prompts that say something else are common. **For**: stated rules, tested on
+# prompts labelled by hand. **Against**: halfway between chance and the best readable prompt is a
+# line that we drew, and rules see only what they were written for.
+
+# %%
+show(ground, "odd_behaviour")
+
+# %% [markdown]
+# ## 6. Over-optimisation
+#
+# **Claim.** Past some weight the proxy still improves and what it stands for does not. **For**: gauges
+# that no tuner saw, paired over seeds. **Against**: few seeds; many gauges are looked at, and some
+# star may be chance.
+
+# %%
+show(ground, "over_optimisation")
+
+# %% [markdown]
+# ## 7. Faithfulness of each method of reading
+#
+# **Claim.** Readings that watch what a prompt does are more faithful than those that look at its
+# vectors. **For**: three kinds of texts, and random texts beside them. **Against**: they are given
+# unlabelled texts of the task, and the search has a budget (here a tiny one, and it shows).
+
+# %%
+show(ground, "reading_faithfulness")
+
+# %% [markdown]
+# ## 8, 9. Single prompts: attribution, and surprisal along the prompt
+#
+# **Claim.** The answer hangs on few positions, and an unreadable prompt is unexpected from its first
+# token to its last. **For**: exact Shapley values; means over seeds. **Against**: figure 8 is one
+# prompt of each kind, an example.
+
+# %%
+show(ground, "attribution")
+
+# %%
+show(ground, "surprisal_along")
+
+# %% [markdown]
+# ## 10. Training paths
+#
+# **Claim.** The terms of the objective do something: tokens change, and both gradients are alive.
+# **For**: both norms are logged at every step. **Against**: a live gradient can still point the wrong
+# way: this is a check, no explanation.
+
+# %%
+show(ground, "training_paths")
+
+# %% [markdown]
+# ## 11, 12. The tuner that does not pay, and what its texts do elsewhere
+#
+# **Claim.** `tandem` finds prompts on the readable front, and they work on LMs that never saw it.
+# **For**: seeds paired, evaluations counted; a judge, and an LM with another tokenizer. **Against**:
+# the organism's language is small, and the LM says the right question now and then by itself. On a
+# real LM nobody knows whether the right prompt exists at this length.
+
+# %%
+show(ground, "no_price")
+
+# %%
+show(ground, "transfer")
+
+# %% [markdown]
+# ## 13. A real LM
+#
+# Drawn from the finished runs that the library carries, not from this page's: `make figures-real` goes
+# on with them, `make figures` draws what is there and says what is missing.
+#
+# ## 14. Proxies compared
+#
+# **Claim.** A proxy that is better optimised is not a better proxy. **For**: the same weight, method and
+# seeds. **Against**: one weight, which suits no two proxies equally. (The full figure has six proxies,
+# this one fewer.)
+
+# %%
+show(ground, "proxies_compared")
