@@ -83,6 +83,7 @@ class Sample:
     labels: np.ndarray = field(repr=False)
     words: Tensor = field(repr=False)
     readable: tuple[str, ...] = ()
+    _held: dict[int, Controls] = field(default_factory=dict, repr=False)
     _known: Memory[Outcome] = field(default_factory=lambda: Memory(REMEMBERED), repr=False)
 
     @classmethod
@@ -124,6 +125,11 @@ class Sample:
 
     def controls(self, length: int) -> Controls:
         """The empty prompt, random prompts of `length`, and the best readable one."""
+        if length not in self._held:
+            self._held[length] = self._controls(length)
+        return self._held[length]
+
+    def _controls(self, length: int) -> Controls:
         lm = self.lm
         readable = [prompt_vectors(lm, self.task, text) for text in self.readable]
         room = lm.context_length - self.encoded.longest

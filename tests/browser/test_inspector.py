@@ -178,6 +178,23 @@ def test_saved_and_reloaded_without_a_kernel_it_is_still_read(lab, session):
     assert lab.left == []
 
 
+def test_the_notebook_is_read_as_it_is_and_then_used(lab, lm, task):
+    shutil.copy(ROOT / "notebooks" / "08_inspector.ipynb", lab.folder)
+    with lab.page() as page:
+        lab.open(page, "08_inspector.ipynb")
+        static = page.locator("[class*=-static]").first
+        static.wait_for()
+        assert PRESSED in static.inner_text()
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        for _ in range(4):  # the imports, the prose between, the first inspector
+            page.keyboard.press("Shift+Enter")
+        page.locator(".softlens-prompt button").nth(2).click(timeout=60_000)
+        page.locator(".softlens-word input").fill("whole")
+        page.locator(".softlens-word input").press("Enter")
+        after = sl.evaluate(lm, task, "at the whole it was", split="dev").accuracy
+        wait_for_number(page, f"{after:.3f}")
+
+
 def test_a_training_is_replayed_without_a_queue(lab, lm):
     lab.write("train.ipynb", RUN + "run.save('run')", "inspector = sl.inspect(lm, run)\n"
               "calls = []\npanel = inspector.panels[2]\nfill = panel.fill\n"
