@@ -258,7 +258,8 @@ def _mapped(
 def _shared(source: LM, target: LM) -> tuple[Int[Tensor, " tokens"], Int[Tensor, " tokens"]]:
     """Ids of the tokens that stand for the same text in both LMs."""
     ours, theirs = _texts(source), _texts(target)
-    both = [text for text in ours if text in theirs]
+    # Vocabularies come in no order of their own, and every fifth of them must be the same ones.
+    both = sorted(text for text in ours if text in theirs)
     return torch.tensor([ours[t] for t in both]), torch.tensor([theirs[t] for t in both])
 
 

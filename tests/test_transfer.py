@@ -95,6 +95,8 @@ def test_vectors_go_through_shared_tokens(tiny: Callable[..., LM], toy_task: Tas
     target = linear_copy(source)
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
     prompt, fit = carried(Prompt.soft(source, vectors), source, target)
+    again, _ = carried(Prompt.soft(source, vectors), source, target)
+    assert torch.equal(again.vectors, prompt.vectors)
     torch.testing.assert_close(prompt.vectors, vectors @ target.memo["basis"], atol=0.02, rtol=0.02)
     assert fit["found"] == 1
     assert fit["shared"] == len(source.ordinary_ids)
