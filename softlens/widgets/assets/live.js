@@ -8,6 +8,10 @@ function render({ model, el }) {
   };
   style.textContent = `.${name}-live { display: none !important; }`;
   el.append(style);
+  // Keys pressed on a control are the control's, not JupyterLab's shortcuts.
+  requestAnimationFrame(() => {
+    el.closest(".softlens")?.setAttribute("data-lm-suppress-shortcuts", "true");
+  });
   model.on("msg:custom", (message) => {
     if (message.here) live();
   });
