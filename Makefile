@@ -41,7 +41,7 @@ real: $(REAL_READY) $(TEXTS)  ## add SmolLM2-135M and the real texts (about 100 
 test: $(SETUP) check  ## every test, notebooks and a browser included
 	@command -v chromium chromium-browser google-chrome >/dev/null || test "$$(id -u)" != 0 || { \
 	  $(BROWSER) || { apt-get update && $(BROWSER); }; } >/dev/null 2>&1 || true
-	$(THREADS) REAL=$(REAL) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=600 tests notebooks
+	$(THREADS) REAL=$(REAL) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=1800 tests notebooks
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check .
