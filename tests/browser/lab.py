@@ -48,7 +48,7 @@ class Lab:
         page = context.new_page()
         theme = "JupyterLab Dark" if dark else "JupyterLab Light"
         self.themes.write_text(json.dumps({"theme": theme}))
-        page.set_default_timeout(40_000)
+        page.set_default_timeout(120_000)
 
         def guard(route: Any) -> None:
             address = route.request.url
