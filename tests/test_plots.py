@@ -287,9 +287,24 @@ def test_proxies_are_drawn_beside_their_gauges(table: pd.DataFrame):
     found = overoptimisation(table.assign(label_mass=1 - 0.5 * table["weight"]))
     axes = plots.plot_overoptimisation(found)
     assert axes.shape == (2, 3)
+    assert [panel.get_ylabel() for panel in axes[:, 0]] == ["one", "two"]
     assert axes[0, 0].get_title() == "perplexity (proxy) ↓"
     assert axes[0, 1].get_title() == "test accuracy ↑"
     # Both the accuracy and the mass part from the proxy at once, and a star says where.
     stars = [line for line in axes[1, 1].lines if line.get_marker() == "*"]
     assert [float(star.get_xdata()[0]) for star in stars] == [1.0]
+    plt.close(axes[0, 0].figure)
+
+
+def test_many_gauges_stand_below_each_other(table: pd.DataFrame):
+    names = ["label_mass", "max_surprisal", "repetition", "grammatical", "transfer_accuracy"]
+    found = overoptimisation(table.assign(**dict.fromkeys(names, 0.5)))
+    axes = plots.plot_overoptimisation(found)
+    assert axes.shape == (2, 7)
+    corners = np.array([panel.get_subplotspec().get_geometry()[:2] for panel in axes.ravel()])
+    assert (corners == (4, 5)).all()
+    legends = [legend for panel in axes[0, 0].figure.axes if (legend := panel.get_legend())]
+    words = [text.get_text() for text in legends[0].get_texts()]
+    assert words == ["pez", "parts from\nthe proxy here"]
+    assert len(legends) == 1
     plt.close(axes[0, 0].figure)

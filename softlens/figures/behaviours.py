@@ -41,6 +41,6 @@ def over_optimisation(ground: Ground) -> Drawn:
         "stands where a gauge parts from the proxy: compared with the gauge's own best smaller "
         "weight, the proxy is better and the gauge worse, both beyond their paired 95% intervals "
         "and by as much as matters (.05 of a share, .25 nats). They part: "
-        f"{says or 'nowhere'}. Three seeds make rough intervals. {ground.stated()}"
+        f"{says or 'nowhere'}. So few seeds make rough intervals. {ground.stated()}"
     )
     return Drawn(axes.ravel()[0].figure, found.frame, caption)

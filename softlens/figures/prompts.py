@@ -41,7 +41,8 @@ def attribution(ground: Ground) -> Drawn:
     note = found.note
     caption = (
         f"Shapley values of each position for the log-probability of the right label word on "
-        f"`{task.name}` ({note}; absent positions are the mean embedding). Whiskers are 95% "
+        f"`{task.name}` ({note}; absent positions: "
+        f"{found.absent}). Whiskers are 95% "
         f"intervals over texts. {'; '.join(says)}. One prompt each, seed {ground.seeds[0]}: an "
         f"example, not a mean. {ground.stated(n=found.n, seeds=0)}"
     )

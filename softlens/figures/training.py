@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import LogFormatter
 
 from softlens import plots
 from softlens.figures.base import Drawn, Ground, figure
@@ -47,18 +48,22 @@ def training_paths(ground: Ground) -> Drawn:
                                lw=0)  # fmt: skip
         if column.startswith("grad"):
             panel.set_yscale("log")
+            # Less than a decade has labels between the powers of ten.
+            panel.yaxis.set_major_formatter(LogFormatter())
+            panel.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         else:
             panel.set_ylim(bottom=0)
         panel.set_xlabel("step")
         panel.set_ylabel(label)
         sns.despine(ax=panel)
     axes[0].legend(title="weight of the\nproxy", fontsize=7, title_fontsize=7, loc="lower right")
+    groups = f", steps averaged in groups of {width}" if width > 1 else ""
     caption = (
         f"PEZ on `{task.name}`, step by step, for each weight of the perplexity proxy: how many of "
         "the five tokens differ from the random start, the task's loss on the batch, and the norm "
         "of each term's gradient. Where tokens do not change or a gradient is zero, a term does "
         "nothing. "
-        f"Means over seeds of {width} steps each, bands their intervals. "
+        f"Means over seeds{groups}, bands their intervals. "
         f"{ground.stated(n=len(task.test))}"
     )
     return Drawn(figure_, pd.concat(parts, ignore_index=True), caption)

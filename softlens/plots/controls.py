@@ -12,6 +12,9 @@ from softlens.errors import SoftlensError
 from softlens.plots.style import COLOURS, MARKERS, style
 from softlens.statistics import mean_interval
 
+MEAN, MASS = 1.13, 1.33
+"""Where the columns of numbers end, in widths of the axes: clear of a marker at 1."""
+
 
 def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Accuracy of a soft prompt, of its readings and of the controls, for each task.
@@ -73,10 +76,10 @@ def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             around = y + (np.linspace(-0.2, 0.2, len(points)) if len(points) > 1 else np.zeros(1))
             ax.scatter(points, around, s=26, color=colour, marker=MARKERS[scored],
                        edgecolor="white", lw=0.4, zorder=3, clip_on=False)  # fmt: skip
-            ax.text(1.1, y, f"{mean:.2f}", **aside)
+            ax.text(MEAN, y, f"{mean:.2f}", **aside)
             mass = masses[task, scored]
-            ax.text(1.29, y, f"{mass:.2f}" if mass >= 0.01 else f"{mass:.0e}", **aside)
-        for x, heading in ((1.1, "mean"), (1.29, "label mass")):
+            ax.text(MASS, y, f"{mass:.2f}" if mass >= 0.01 else f"{mass:.0e}", **aside)
+        for x, heading in ((MEAN, "mean"), (MASS, "label mass")):
             ax.text(x, -0.1, heading, color="0.35", fontsize=8, **aside)
         # The legend has one neutral sample of each sign: rows are named at their side.
         point = "mean over test texts" if over_texts else "a seed (random: a draw)"

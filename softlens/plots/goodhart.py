@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.lines import Line2D
 
 from softlens.goodhart import GAUGES, HELD_OUT
 from softlens.plots.style import look, style
@@ -13,26 +14,31 @@ if TYPE_CHECKING:
     from softlens.goodhart import Overoptimisation
 
 
+COLUMNS = 5
+"""Panels side by side: more would be too small to be read on a page."""
+
+
 def plot_overoptimisation(found: "Overoptimisation", ax: Any = None) -> np.ndarray:
-    """A row of panels for each task and proxy: the proxy first, then what is held against it.
+    """A block of panels for each task and proxy: the proxy first, then what is held against it.
 
     Args:
         found: what `softlens.overoptimisation` returned.
         ax: Axes, as many as there are panels; a new figure unless given.
 
     Returns:
-        The Axes. Lines are means over seeds, bands 95% bootstrap intervals; a star stands where a
-        gauge parts from the proxy: the one is better than at the gauge's best weight, the other
-        worse, both beyond their intervals. Arrows say which way is good.
+        The Axes, a row of the array for each task and proxy. Lines are means over seeds, bands 95%
+        bootstrap intervals; a star stands where a gauge parts from the proxy: the one is better
+        than at the gauge's best weight, the other worse, both beyond their intervals. Arrows say
+        which way is good.
     """
     frame = found.frame
     rows = list(frame[["task", "proxy"]].drop_duplicates().itertuples(index=False, name=None))
     held = [g for g in GAUGES if g in set(frame["gauge"])]
     weights = sorted(frame["weight"].unique())
+    spare = None
     with style():
         if ax is None:
-            size = (1.0 + 1.35 * (1 + len(held)), 0.7 + 1.35 * len(rows))
-            _, ax = plt.subplots(len(rows), 1 + len(held), figsize=size, sharex=True)
+            ax, spare = _blocks(len(rows), 1 + len(held))
         axes = np.asarray(ax).reshape(len(rows), 1 + len(held))
         for number, (task, proxy) in enumerate(rows):
             for panel, gauge in zip(axes[number], (proxy, *held), strict=True):
@@ -51,27 +57,46 @@ def plot_overoptimisation(found: "Overoptimisation", ax: Any = None) -> np.ndarr
                 arrow = "↑" if part["better"].iloc[0] == "higher" else "↓"
                 name = GAUGES[gauge].label if gauge in GAUGES else f"{proxy} (proxy)"
                 dark = part["role"].iloc[0] == HELD_OUT
-                if number == 0:
-                    panel.set_title(f"{name.replace('_', ' ')} {arrow}", fontsize=7.5,
-                                    color="0.1" if dark else "0.45")  # fmt: skip
-                if number == len(rows) - 1:
-                    panel.set_xticks(range(len(weights)), [f"{w:g}" for w in weights], fontsize=6.5)
+                panel.set_title(f"{name.replace('_', ' ')} {arrow}", fontsize=7.5,
+                                color="0.1" if dark else "0.45")  # fmt: skip
+                panel.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
                 panel.tick_params(labelsize=6.5)
                 if arrow == "↑":
                     panel.set_ylim(-0.06, 1.06)
                 else:
                     panel.set_ylim(bottom=0)
                 sns.despine(ax=panel)
-            axes[number, 0].set_ylabel(task)
-        axes[-1, 0].set_xlabel("weight")
-        axes[0, -1].plot([], [], "*", color="black", ms=7, label="parts from\nthe proxy here")
-        handles: dict[str, Any] = {}
-        for panel in axes[0]:
-            drawn, labels = panel.get_legend_handles_labels()
-            handles |= dict(zip(labels, drawn, strict=True))
-        axes[0, -1].legend(handles.values(), handles.keys(), loc="upper left", fontsize=7,
-                           bbox_to_anchor=(1.02, 1.0))  # fmt: skip
+            axes[number, 0].set_ylabel(task, fontweight="bold", fontsize=9)
+        for panel in axes[-1, len(held) // COLUMNS * COLUMNS :]:
+            panel.set_xlabel("weight", fontsize=7.5)
+        _legend(axes, spare)
     return axes
+
+
+def _blocks(rows: int, panels: int) -> tuple[np.ndarray, Any]:
+    """Axes of shape (rows, panels), each row broken into lines; and a place left over, if any."""
+    across = min(COLUMNS, panels)
+    lines = -(-panels // across)
+    size = (0.6 + 1.45 * across, 0.3 + 1.3 * lines * rows)
+    _, grid = plt.subplots(lines * rows, across, figsize=size, squeeze=False)
+    places = grid.reshape(rows, lines * across)
+    for panel in places[:, panels:].ravel():
+        panel.set_axis_off()
+    return places[:, :panels], places[0, panels] if panels < lines * across else None
+
+
+def _legend(axes: np.ndarray, spare: Any) -> None:
+    handles: dict[str, Any] = {}
+    for panel in axes[0]:
+        drawn, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(labels, drawn, strict=True))
+    star = Line2D([], [], ls="", marker="*", color="black", ms=7)
+    handles["parts from\nthe proxy here"] = star
+    place: dict[str, Any] = {"loc": "center"} if spare is not None else {"loc": "upper left"}
+    if spare is None:
+        place["bbox_to_anchor"] = (1.02, 1.0)
+    on = axes[0, -1] if spare is None else spare
+    on.legend(handles.values(), handles.keys(), fontsize=7, **place)
 
 
 def _star(panel: Any, found: Any, key: tuple, line: Any, x: list[int], weights: list) -> None:

@@ -83,11 +83,25 @@ class Sweep(Result):
         several = [c for c in ("lm", "task", "length") if self.frame[c].nunique() > 1]
         return visible(self.frame[[*several, *SHOWN]])
 
-    def plot(self, ax: Any = None) -> Any:
-        """Accuracy, surprisal and label mass along the proxies' weights; see `plot_weights`."""
-        from softlens.plots import plot_weights
+    def plot(self, ax: Any = None, kind: str = "tradeoff") -> Any:
+        """Draw the runs.
 
-        return plot_weights(self.frame.dropna(subset=["weight"]), ax)
+        Args:
+            ax: Axes: for a trade-off one for each task, for weights three; new ones unless given.
+            kind: "tradeoff": accuracy against surprisal, with fronts and controls (see
+                `plot_tradeoff`); "weights": accuracy, surprisal and label mass along the proxy's
+                weight (see `plot_weights`).
+
+        Raises:
+            SoftlensError: another `kind`, or a trade-off of soft prompts alone.
+        """
+        from softlens.plots import plot_tradeoff, plot_weights
+
+        if kind == "weights":
+            return plot_weights(self.frame.dropna(subset=["weight"]), ax)
+        if kind != "tradeoff":
+            raise SoftlensError(f"Got kind={kind!r}, wanted 'tradeoff' or 'weights'.")
+        return plot_tradeoff(self, ax)
 
     def missing(self) -> pd.DataFrame:
         """The cells that were asked for and are not finished: where they stand, and ``failed``."""

@@ -147,6 +147,11 @@ def test_a_run_is_found_by_the_beginning_of_its_key(swept: Sweep):
 
 
 def test_it_draws_itself(swept: Sweep):
-    axes = swept.plot()
-    assert axes[0].get_ylabel() == "test accuracy"
+    drawn = swept.plot()
+    assert drawn.get_xlabel() == "surprisal (nats per token)"
+    assert "best readable" in [text.get_text() for text in drawn.get_legend().get_texts()]
+    along = swept.plot(kind="weights")
+    assert [panel.get_xlabel() for panel in along] == ["weight of the proxy"] * 3
+    with pytest.raises(SoftlensError, match="Got kind='front', wanted 'tradeoff' or 'weights'"):
+        swept.plot(kind="front")
     plt.close("all")
