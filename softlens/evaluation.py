@@ -1,4 +1,4 @@
-"""How well a prompt does a task: accuracy, label mass, loss, and the controls beside them."""
+"""How well a prompt does a task: accuracy, label mass, loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -150,20 +150,6 @@ def scored_as(prompt: AnyPrompt) -> Scored:
     return "text"
 
 
-def _best_on_dev(lm: LM, task: Task, prompts: Sequence[str], truncate: bool) -> str:
-    """The prompt with the highest accuracy on dev, then the lowest loss."""
-    vectors = [prompt_vectors(lm, task, prompt) for prompt in prompts]
-    words = torch.tensor(task.answer_ids(lm), device=lm.device)
-    longest = max(len(v) for v in vectors)
-    texts = encode_split(lm, task, task.dev, reserve=longest, truncate=truncate)
-    labels = torch.tensor(task.dev.labels)
-    among = score_answers(lm, vectors, texts, words).log_probs.log_softmax(dim=-1)
-    accuracy = (among.argmax(dim=-1) == labels).float().mean(dim=1)
-    loss = -among[:, torch.arange(len(labels)), labels].mean(dim=1)
-    order = sorted(range(len(prompts)), key=lambda i: (-float(accuracy[i]), float(loss[i])))
-    return prompts[order[0]]
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a prompt does on each text, as far as the label words tell."""
@@ -243,89 +229,3 @@ def _evaluation(
         prompt_text=text,
         frame=frame,
     )
-
-
-@dataclass(frozen=True, repr=False)
-class Controls(Result):
-    """What every accuracy is held against, on the test split."""
-
-    empty: Evaluation
-    """No prompt at all."""
-    random: tuple[Evaluation, ...]
-    """Prompts of the same length, of tokens drawn at random."""
-    readable: Evaluation | None
-    """The best of the task's readable prompts, chosen on dev; None where the task lists none."""
-    frame: pd.DataFrame = field(repr=False, compare=False)
-    """One row a control: ``control, text, accuracy, accuracy_calibrated, label_mass, loss``."""
-
-    @property
-    def headline(self) -> str:
-        """One line for a terminal."""
-        return f"controls on {self.empty.n} test texts (accuracy in [0, 1], loss in nats)"
-
-    def metrics(self) -> dict[str, float | str]:
-        """Flat numbers for `run.metrics`; those of random prompts are means."""
-        flat: dict[str, float | str] = {f"empty_{k}": v for k, v in self.empty.summary().items()}
-        for key in self.empty.summary():
-            flat[f"random_{key}"] = float(np.mean([e.summary()[key] for e in self.random]))
-        if self.readable is not None:
-            flat |= {f"readable_{k}": v for k, v in self.readable.summary().items()}
-            flat["readable_text"] = self.readable.prompt_text or ""
-        return flat
-
-
-RANDOM_PROMPTS = 5
-# Far from the seeds people give to tuners, whose random starts would be these very prompts.
-CONTROL_SEED = 20_250_402
-
-
-def random_prompts(lm: LM, length: int) -> list[list[int]]:
-    """The token ids of `RANDOM_PROMPTS` prompts of `length` tokens, always the same of one LM."""
-    generator = torch.Generator().manual_seed(CONTROL_SEED)
-    picked = torch.randint(len(lm.ordinary_ids), (RANDOM_PROMPTS, length), generator=generator)
-    return lm.ordinary_ids[picked].tolist()
-
-
-def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Controls:
-    """Empty prompt, random prompts of `length` tokens (mean of 5), best readable prompt.
-
-    They depend on the LM, the task and the length alone, so the LM remembers them.
-    """
-    key = ("controls", task, length, truncate)
-    if key in lm.memo:
-        return lm.memo[key]
-    drawn = [Prompt.from_ids(lm, row) for row in random_prompts(lm, length)]
-    best: list[AnyPrompt] = []
-    if task.readable:
-        best = [_best_on_dev(lm, task, task.readable, truncate)]
-    found = evaluate_all(lm, task, [None, *drawn, *best], truncate=truncate)
-    readable = found[-1] if best else None
-    rows = [("empty", found[0]), *(("random", e) for e in found[1 : 1 + RANDOM_PROMPTS])]
-    if readable is not None:
-        rows.append(("readable", readable))
-    frame = pd.DataFrame(
-        [{"control": name, "text": e.prompt_text, **e.summary()} for name, e in rows]
-    )
-    lm.memo[key] = Controls(found[0], tuple(found[1 : 1 + RANDOM_PROMPTS]), readable, frame)
-    return lm.memo[key]
-
-
-def control_metrics(
-    lm: LM, task: Task, length: int, *, truncate: bool = False
-) -> dict[str, float | str]:
-    """The flat numbers of `controls`, remembered by the LM.
-
-    What was measured before, in another process, can be given back to it with
-    `remember_controls`.
-    """
-    key = ("control metrics", task, length, truncate)
-    if key not in lm.memo:
-        lm.memo[key] = controls(lm, task, length, truncate=truncate).metrics()
-    return lm.memo[key]
-
-
-def remember_controls(
-    lm: LM, task: Task, length: int, known: dict[str, float | str], *, truncate: bool = False
-) -> None:
-    """Tell the LM what `control_metrics` gave before, so that it is not measured again."""
-    lm.memo[("control metrics", task, length, truncate)] = dict(known)

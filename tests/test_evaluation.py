@@ -1,13 +1,12 @@
 """Accuracy, label mass, calibration and controls against a few lines of numpy."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from softlens import Prompt, SoftlensError, Task, controls, evaluate, evaluate_all
+from softlens import Prompt, SoftlensError, Task, evaluate, evaluate_all
 from softlens.evaluation import encode_split
 from softlens.lm import LM, answer_logits
 
@@ -61,23 +60,6 @@ def test_a_prompt_in_front_of_the_text_has_no_leading_space(any_lm: LM, toy_task
     text = evaluate(any_lm, front, "the film")
     ids = evaluate(any_lm, front, Prompt.from_text(any_lm, "the film", leading_space=False))
     assert text.summary() == pytest.approx(ids.summary(), rel=1e-4)
-
-
-def test_controls_stand_beside(any_lm: LM, toy_task: Task):
-    beside = controls(any_lm, toy_task, length=3)
-    assert beside.empty.summary() == pytest.approx(evaluate(any_lm, toy_task, None).summary())
-    assert len(beside.random) == 5
-    assert {len(any_lm.encode(e.prompt_text or "")) > 0 for e in beside.random} == {True}
-    on_dev = evaluate_all(any_lm, toy_task, toy_task.readable, split="dev")
-    best = max(on_dev, key=lambda e: (e.accuracy, -e.loss)).prompt_text
-    assert beside.readable is not None
-    assert beside.readable.prompt_text == best
-    assert beside.readable.split == "test"
-    assert list(beside.frame["control"]) == ["empty", *["random"] * 5, "readable"]
-    flat = beside.metrics()
-    assert flat["random_accuracy"] == pytest.approx(np.mean([e.accuracy for e in beside.random]))
-    assert controls(any_lm, toy_task, length=3) is beside
-    assert controls(any_lm, replace(toy_task, readable=()), length=3).readable is None
 
 
 def test_wrong_splits_and_things_that_are_no_prompt(tiny: Callable[..., LM], toy_task: Task):

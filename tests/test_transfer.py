@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 import softlens as sl
 from softlens import Prompt, Reading, SoftlensError, Task
 from softlens.lm import LM
-from softlens.transfer import carried
+from softlens.shared_tokens import carried
 from tests.conftest import WORDS
 
 

@@ -68,12 +68,16 @@ def price_apart(ground: Ground) -> Drawn:
         f"{method} {row.iloc[0]:.2f} and {row.iloc[1]:.2f}" for method, row in total.iterrows()
     )
     reference = split["reference"].iloc[0]
+    above = ""
+    if (split["price_of_optimiser"] < -1e-9).any():
+        above = "A part below zero belongs to runs above the front"
+        above += ", which was measured on more texts. " if ground.quick else ". "
     caption = (
         "How far each run's test accuracy lies below the best readable prompt's, in two parts that "
         f"add up: the price of interpretability (what the {reference} itself loses at the run's "
         "surprisal) and the price of the optimiser (the rest: what could be had at that surprisal "
         "and was not found). Bars are means over seeds, points the gaps of the runs, lines their "
-        "intervals; a part below zero belongs to runs above the front, which are no sentences. "
+        f"intervals. {above}"
         f"Mean over tasks, weights and seeds (interpretability and optimiser): {says}. "
         + ("" if reference == "gold front" else "The price of the optimiser is at least this. ")
         + ground.stated()

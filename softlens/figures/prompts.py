@@ -88,8 +88,9 @@ def surprisal_along(ground: Ground) -> Drawn:
         panel.set_title(name)
         panel.set_xlabel("position")
         panel.set_xticks(sorted(means["position"].unique()))
-        panel.set_ylim(bottom=0)
         sns.despine(ax=panel)
+    # Shared, and so only once all is drawn: a limit that is set no longer grows.
+    axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].set_ylabel("surprisal (nats)")
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
     example = show_text(str(frame["text"].iloc[0]))

@@ -8,7 +8,8 @@ import pandas as pd
 import seaborn as sns
 
 from softlens.figures.base import Drawn, Ground, figure
-from softlens.framework.faithfulness import RANDOM, READING, faithfulness_all
+from softlens.framework.faithfulness import faithfulness_all
+from softlens.framework.watched import RANDOM, READING
 from softlens.plots.tested import FLOOR, look_of
 from softlens.readings import read
 from softlens.statistics import mean_interval

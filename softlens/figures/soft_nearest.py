@@ -6,8 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from softlens import plots
+from softlens.controls import controls
 from softlens.decode import nearest_tokens
-from softlens.evaluation import controls, evaluate_all
+from softlens.evaluation import evaluate_all
 from softlens.figures.base import Drawn, Ground, figure
 from softlens.figures.real import missing_from, real_runs
 from softlens.lm import LM

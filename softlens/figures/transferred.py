@@ -6,7 +6,8 @@ import pandas as pd
 import seaborn as sns
 
 from softlens import plots
-from softlens.evaluation import evaluate_all, random_prompts
+from softlens.controls import random_prompts
+from softlens.evaluation import evaluate_all
 from softlens.figures.base import Drawn, Ground, figure
 from softlens.figures.fronts import turned_up
 from softlens.lm import load_lm

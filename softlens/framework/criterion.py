@@ -27,9 +27,10 @@ from softlens.behaviour import kl_from, log_answers
 from softlens.display import Result, show_text
 from softlens.errors import SoftlensError
 from softlens.evaluation import AnyPrompt, prompt_vectors
-from softlens.framework.faithfulness import PROMPT, Faithfulness
+from softlens.framework.faithfulness import Faithfulness
 from softlens.framework.scrutability import Scrutability
 from softlens.framework.texts import OTHER, SHUFFLED
+from softlens.framework.watched import PROMPT
 from softlens.lm import LM, token_surprisal
 from softlens.lm.texts import logits_together
 from softlens.people import real_spans

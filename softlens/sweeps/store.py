@@ -22,8 +22,8 @@ import torch
 from pydantic import ValidationError
 
 from softlens import files
+from softlens.controls import control_metrics, remember_controls
 from softlens.errors import DamagedFileError, SoftlensError
-from softlens.evaluation import control_metrics, remember_controls
 from softlens.lm import LM
 from softlens.runs import Run, load_run
 from softlens.sweeps.cells import VERSION, Cell, digest

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from softlens.controls import control_metrics
 from softlens.decode import nearest_tokens
 from softlens.errors import SoftlensError, near
-from softlens.evaluation import control_metrics, evaluate
+from softlens.evaluation import evaluate
 from softlens.lm import LM
 from softlens.objectives import Objective
 from softlens.prompts import Prompt

@@ -12,9 +12,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from softlens import files, plots
+from softlens.controls import controls
 from softlens.display import visible
 from softlens.errors import SoftlensError
-from softlens.evaluation import controls
 from softlens.framework import faithfulness
 from softlens.prompts import Prompt
 from softlens.readings import Reading, read

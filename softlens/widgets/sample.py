@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from softlens.behaviour import log_answers
+from softlens.controls import random_prompts
 from softlens.errors import SoftlensError, near
-from softlens.evaluation import SPLITS, Outcome, encode_split, prompt_vectors, random_prompts
+from softlens.evaluation import SPLITS, Outcome, encode_split, prompt_vectors
 from softlens.lm import LM, EncodedTexts, score_answers
 from softlens.tasks import Task
 from softlens.widgets.draft import no_vectors

