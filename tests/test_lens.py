@@ -1,11 +1,13 @@
 """The logit lens against the model's own layers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, OPTConfig
 
 from softlens import Prompt, SoftlensError, logit_lens
 from softlens.lm import LM, answer_logits
@@ -47,6 +49,29 @@ def test_the_last_layer_at_the_last_position_is_the_answer(any_lm: LM, toy_task:
     assert (got.context, got.text) == ("text", toy_task.test.texts[0])
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_layers_that_are_projected_before_the_head(bpe_tokenizer: Any, norm: bool):
+    """As OPT-350m: wider than its embedding, and with its norms inside of the layers."""
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=320, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4,
+        word_embed_proj_dim=16, do_layer_norm_before=norm, bos_token_id=0, eos_token_id=0,
+        pad_token_id=0,
+    )  # fmt: skip
+    lm = LM(AutoModelForCausalLM.from_config(config), bpe_tokenizer, name="projected")
+    prompt = Prompt.soft(lm, torch.randn(2, 16))
+    got = logit_lens(lm, prompt, k=1)
+    decoder, row = lm.model.model.decoder, torch.cat([lm.embed([0]), prompt.vectors])[None]
+    with torch.no_grad():
+        states = lm.model(inputs_embeds=row, output_hidden_states=True).hidden_states[:-1]
+        normed = [decoder.final_layer_norm(h) for h in states] if norm else states
+        logits = torch.stack([lm.model.lm_head(decoder.project_out(h)) for h in normed])
+        last = lm.model(inputs_embeds=row).logits
+    wanted = torch.cat([logits, last[None]])[:, 0, 1:].softmax(dim=-1).amax(dim=-1)
+    assert got.layers == 2
+    np.testing.assert_allclose(got.frame["probability"], wanted.flatten(), rtol=1e-4)
+
+
 def test_it_shows_itself(tiny: Callable[..., LM], toy_task: Task):
     lm = tiny()
     got = logit_lens(lm, "a <b>", toy_task, text="it was $x$ dull")
@@ -72,5 +97,5 @@ def test_bad_input(tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.
     with pytest.raises(SoftlensError, match="made for 'tiny-gpt2-1'"):
         logit_lens(lm, Prompt.from_text(tiny("gpt2", seed=1), "film"), toy_task)
     monkeypatch.setattr("softlens.lm.transformer.torch.equal", lambda *_: False)
-    with pytest.raises(SoftlensError, match="no last norm that softlens can find"):
+    with pytest.raises(SoftlensError, match="cannot find what stands between the last layer"):
         logit_lens(lm, "film")

@@ -69,6 +69,14 @@ def choose_path(
         that was chosen is left in place on the model; a log line says so when the path is plain.
     """
     own = model.config._attn_implementation
+    if transformer.masks_itself(model):
+        log.info(
+            "%s (%s) takes the plain path: its attention masks by places in the row, where the "
+            "fast layouts put many prompts side by side.",
+            name,
+            model.config.model_type,
+        )
+        return "plain", float("nan")
     reference = _reference(model, bos_id, gradients)
     failures = []
     # The fused kernels of an accelerator beat our grouped matmuls; on a CPU it is the reverse.

@@ -17,6 +17,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,6 +99,16 @@ class _FrozenLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
         past: tuple[Any, Any] = (self.keys, self.values)
         return torch.cat([past[0], key_states], dim=2), torch.cat([past[1], value_states], dim=2)
+
+
+def masks_itself(model: PreTrainedModel) -> bool:
+    """True where attention has a mask of its own, by places in the row (GPT-Neo's windows).
+
+    Prompts that stand side by side are then taken for one long row, and hidden from each other's
+    texts.
+    """
+    buffers = [b for b in model.buffers() if b.ndim > 1 and b.dtype in (torch.bool, torch.uint8)]
+    return any(buffer.shape[-1] == buffer.shape[-2] for buffer in buffers)
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -219,15 +230,22 @@ def attention_weights(
 def normed_layers(
     model: PreTrainedModel, row: Float[Tensor, "length hidden"]
 ) -> Float[Tensor, "layers length hidden"]:
-    """Hidden states of one row after the embedding and each layer, put through the last norm.
+    """Hidden states of one row after the embedding and each layer, as the head would take them.
 
-    The last norm is the module named as one whose output is the LM's last hidden state.
+    What stands between the last layer and the head is found by following its last hidden state
+    back to the layer it comes from: a norm, with a projection behind it in some OPTs.
     """
-    calls: list[tuple[torch.nn.Module, Tensor]] = []
+    calls: list[tuple[torch.nn.Module, bool, Tensor, Tensor]] = []
+
+    def note(inside: bool, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        if isinstance(output, Tensor) and inputs and isinstance(inputs[0], Tensor):
+            calls.append((module, inside, inputs[0], output))
+
     hooks = [
-        module.register_forward_hook(lambda m, _, output: calls.append((m, output)))
+        # Layers, and all that is in them, have a number in their names.
+        module.register_forward_hook(partial(note, bool(re.search(r"\.\d+(\.|$)", name))))
         for name, module in model.base_model.named_modules()
-        if re.search(r"norm|ln_f", name.split(".")[-1])
     ]
     try:
         output = model.base_model(
@@ -240,13 +258,26 @@ def normed_layers(
         for hook in hooks:
             hook.remove()
     last = output.last_hidden_state
-    if not calls or not torch.equal(calls[-1][1], last):
+    chain: list[torch.nn.Module] = []
+    state, from_layer = last, False
+    for module, inside, given, came in reversed(calls):
+        if came.shape == state.shape and torch.equal(came, state):
+            from_layer = inside
+            if inside:
+                break
+            chain.insert(0, module)
+            state = given
+    if not from_layer:
         raise SoftlensError(
-            f"A {model.config.model_type!r} model has no last norm that softlens can find, so that "
-            "its inner layers cannot be read through its head."
+            f"softlens cannot find what stands between the last layer of a "
+            f"{model.config.model_type!r} model and its head, so that its inner layers cannot be "
+            "read through its head."
         )
-    norm = calls[-1][0]
-    inner = [norm(state)[0] for state in output.hidden_states[:-1]]
+    inner = []
+    for state in output.hidden_states[:-1]:
+        for module in chain:
+            state = module(state)
+        inner.append(state[0])
     return torch.stack([*inner, last[0]])
 
 

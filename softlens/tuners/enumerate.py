@@ -46,11 +46,14 @@ def questions(lm: LM, length: int) -> list[Row]:
     Raises:
         SoftlensError: `lm` is not an organism.
     """
-    texts = [follow_up.text for follow_up in grammar().follow_ups]
-    rows = [tuple(lm.encode(text, leading_space=True)) for text in texts]
-    if any(len(row) != len(text.split()) for row, text in zip(rows, texts, strict=True)):
-        raise SoftlensError(
-            f"'enumerate' asks every question of the organism's language, and {lm.name!r} does not "
-            "speak it. On other LMs use 'sample', 'race' or 'tandem'."
-        )
+    rows = []
+    for follow_up in grammar().follow_ups:
+        words = follow_up.text.split()
+        rows.append(tuple(lm.encode(follow_up.text, leading_space=True)))
+        # A word of its own may stand for all that are unknown.
+        if len(rows[-1]) != len(words) or lm.decode(rows[-1]).split() != words:
+            raise SoftlensError(
+                f"'enumerate' asks every question of the organism's language, and {lm.name!r} does "
+                "not speak it. On other LMs use 'sample', 'race' or 'tandem'."
+            )
     return [row for row in rows if len(row) == length]

@@ -43,9 +43,6 @@ from softlens.lm import LM
 from softlens.tasks import Task
 from tests.benchmarks.timing import alternated
 
-STEPS = 32
-PERMUTATIONS = 25
-
 
 def values(lm: LM, task: Task, texts: int) -> list[Callable[[Tensor], Tensor]]:
     """The log-probability of the right label word on each text, by the plain forward."""
@@ -67,7 +64,9 @@ def values(lm: LM, task: Task, texts: int) -> list[Callable[[Tensor], Tensor]]:
     return [of(index) for index in range(texts)]
 
 
-def peers(lm: LM, task: Task, prompt: Prompt, texts: int) -> dict[str, Callable[[], np.ndarray]]:
+def peers(
+    lm: LM, task: Task, prompt: Prompt, texts: int, steps: int, permutations: int
+) -> dict[str, Callable[[], np.ndarray]]:
     """captum's methods, each for all texts, shape (texts, length)."""
     each = values(lm, task, texts)
     length = prompt.length
@@ -77,7 +76,7 @@ def peers(lm: LM, task: Task, prompt: Prompt, texts: int) -> dict[str, Callable[
     def gradients() -> np.ndarray:
         return np.stack([
             IntegratedGradients(value).attribute(
-                given, stand, n_steps=STEPS, method="gausslegendre", internal_batch_size=STEPS
+                given, stand, n_steps=steps, method="gausslegendre", internal_batch_size=steps
             )[0].sum(dim=-1).detach().numpy()
             for value in each
         ])  # fmt: skip
@@ -92,7 +91,7 @@ def peers(lm: LM, task: Task, prompt: Prompt, texts: int) -> dict[str, Callable[
     def shapley() -> np.ndarray:
         return np.stack([
             ShapleyValueSampling(value).attribute(
-                given, stand, feature_mask=mask, n_samples=PERMUTATIONS
+                given, stand, feature_mask=mask, n_samples=permutations
             )[0, :, 0].detach().numpy()
             for value in each
         ])  # fmt: skip
@@ -115,14 +114,20 @@ def no_gradient(call: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 
 
 def peer_rows(
-    lm: LM, task: Task, prompt: Prompt, texts: int, repeats: int
+    lm: LM,
+    task: Task,
+    prompt: Prompt,
+    texts: int,
+    repeats: int,
+    steps: int = 32,
+    permutations: int = 25,
 ) -> list[dict[str, object]]:
     """Times of ours and of captum's, alternated; differences where both are exact."""
-    theirs = peers(lm, task, prompt, texts)
+    theirs = peers(lm, task, prompt, texts, steps, permutations)
     jobs: list[tuple[str, str, int | None]] = [
         ("integrated_gradients", "integrated_gradients", None),
         ("leave_one_out", "leave_one_out", None),
-        ("shapley", "shapley", PERMUTATIONS),
+        ("shapley", "shapley", permutations),
         ("shapley, all coalitions", "shapley", 10**6),
     ]
     rows: list[dict[str, object]] = []
@@ -130,7 +135,7 @@ def peer_rows(
 
         def ours(method: str = method, samples: int | None = samples) -> np.ndarray:
             return attribute(
-                lm, task, prompt, method, absent="mean_embedding", texts=texts, steps=STEPS,
+                lm, task, prompt, method, absent="mean_embedding", texts=texts, steps=steps,
                 samples=samples, progress=False,
             ).by_text  # fmt: skip
 
@@ -227,6 +232,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=10)
     parser.add_argument("--texts", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=32, help="of integrated gradients")
+    parser.add_argument("--permutations", type=int, default=25)
     parser.add_argument("--prompts", type=int, default=10)
     asked = parser.parse_args()
     lm, tasks = load_lm(asked.lm), [load_task(name) for name in asked.tasks]
@@ -234,7 +241,9 @@ def main() -> None:
     found: dict[str, list[dict[str, object]]] = {}
     for part in asked.parts:
         if part == "peers":
-            rows = peer_rows(lm, tasks[0], prompt, asked.texts, asked.repeats)
+            rows = peer_rows(
+                lm, tasks[0], prompt, asked.texts, asked.repeats, asked.steps, asked.permutations
+            )
         elif part == "views":
             rows = view_rows(lm, tasks[0], prompt, asked.repeats)
         elif part == "exactness":
@@ -247,8 +256,8 @@ def main() -> None:
     setting = {"lm": lm.name, "tasks": asked.tasks, "length": asked.length, "texts": asked.texts}
     write_json(
         asked.out,
-        {"threads": torch.get_num_threads(), **setting, "steps": STEPS,
-         "permutations": PERMUTATIONS, **found},
+        {"threads": torch.get_num_threads(), **setting, "steps": asked.steps,
+         "permutations": asked.permutations, **found},
     )  # fmt: skip
 
 
