@@ -144,6 +144,32 @@ sl.faithfulness(lm, task, run.prompt, "on the whole it seemed")
 # for a verdict, the two name different labels, and nearly the same answer as a whole: off its task, a
 # prompt's KL says more than its agreement.)
 #
-# `found.prompt` is the prompt
-# as it stands after your edits, `found.save("name")` writes what is seen as pictures and tables, and
+# ## Who says it plainly?
+#
+# PEZ never asks how a word sounds. RLPrompt draws its words from the LM, which speaks plainly. Two short
+# runs of each, one point a run: hover over a point to read its prompt, press it for its numbers and
+# its training, and open it to take it apart as above.
+
+# %%
+runs = sl.sweep(
+    lm,
+    task,
+    methods=["pez", "rlprompt"],
+    seeds=range(2),
+    store="runs/inspector",
+    options={"pez": {"steps": 100}, "rlprompt": {"steps": 20}},
+    progress=False,
+)
+many = sl.inspect_sweep(runs)
+many.choose(int(many.frame.query("accuracy == accuracy.max()")["nats_per_token"].idxmin()))
+many
+
+# %% [markdown]
+# Both runs of PEZ are right on every text and say nothing to a reader; look at them, and you meet the
+# words `all` and `whole` again. One run of RLPrompt ends in `near the end it was`, which asks for a
+# part, and is right on nine texts out of ten. The other found what the riddle was all along: `on the
+# whole it was`.
+#
+# What can be pressed can be called: `found.prompt` and `many.opened.prompt` are prompts as they stand
+# after your edits, `found.save("name")` writes what is seen as pictures and tables, and
 # `found.static()` is the view that stays in the notebook when the kernel is gone.

@@ -1,5 +1,6 @@
 """A JupyterLab and a Chromium: offline, with settings of their own."""
 
+import ast
 import json
 import os
 import shutil
@@ -18,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "figures" / "browser"
 """Screenshots of the last run, ignored by git."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SETTINGS = {
+    "apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false"},
+    # Cells far down the page are there, too.
+    "notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
+}
 QUIET = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -36,18 +42,17 @@ def _free_port() -> int:
 class Lab:
     """A JupyterLab on a folder of notebooks, and a browser on it."""
 
-    def __init__(self, url: str, folder: Path, themes: Path, browser: Any) -> None:
-        self.url, self.folder, self.themes, self.browser = url, folder, themes, browser
+    def __init__(self, url: str, folder: Path, runtime: Path, browser: Any) -> None:
+        self.url, self.folder, self.runtime = url, folder, runtime
+        # One for all pages, so that JupyterLab's scripts are read once.
+        self.context = browser.new_context(viewport={"width": 1280, "height": 1000})
         self.left: list[str] = []
         """Addresses outside this machine that a page asked for; all were refused."""
 
     @contextmanager
-    def page(self, width: int = 1280, height: int = 1000, dark: bool = False) -> Iterator[Any]:
+    def page(self) -> Iterator[Any]:
         """A page that may not leave this machine."""
-        context = self.browser.new_context(viewport={"width": width, "height": height})
-        page = context.new_page()
-        theme = "JupyterLab Dark" if dark else "JupyterLab Light"
-        self.themes.write_text(json.dumps({"theme": theme}))
+        page = self.context.new_page()
         page.set_default_timeout(120_000)
 
         def guard(route: Any) -> None:
@@ -62,7 +67,7 @@ class Lab:
         try:
             yield page
         finally:
-            context.close()
+            page.close()
 
     def write(self, name: str, *cells: str) -> None:
         """A notebook of code cells."""
@@ -99,11 +104,37 @@ class Lab:
             timeout=1000 * seconds,
         )
 
-    def shot(self, page: Any, name: str) -> Path:
-        """Keep a picture of what is seen."""
+    def theme(self, page: Any, dark: bool) -> None:
+        """Change the theme, and wait until it is there."""
+        name = "JupyterLab Dark" if dark else "JupyterLab Light"
+        page.evaluate(
+            "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", name
+        )
+        page.wait_for_selector(f"body[data-jp-theme-name='{name}']", state="attached")
+
+    def asked(self, code: str, expression: str = "None") -> Any:
+        """Run code in the youngest kernel, unseen by the page, and give the value of a literal."""
+        from jupyter_client import BlockingKernelClient
+
+        files = sorted(self.runtime.glob("kernel-*.json"), key=lambda file: file.stat().st_mtime)
+        client = BlockingKernelClient(connection_file=str(files[-1]))
+        client.load_connection_file()
+        client.start_channels()
+        try:
+            reply = client.execute(
+                code, store_history=False, user_expressions={"it": expression}, reply=True,
+                timeout=120,
+            )["content"]  # fmt: skip
+        finally:
+            client.stop_channels()
+        assert reply["status"] == "ok", reply
+        return ast.literal_eval(reply["user_expressions"]["it"]["data"]["text/plain"])
+
+    def shot(self, what: Any, name: str) -> Path:
+        """Keep a picture of a page, or of a part of it."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         path = SHOTS / f"{name}.png"
-        page.screenshot(path=path)
+        what.screenshot(path=path)
         return path
 
 
@@ -122,9 +153,10 @@ def started(home: Path) -> Iterator[Lab]:
     environment["PYTHONPATH"] = os.pathsep.join(
         [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    settings = home / "settings" / "@jupyterlab"
+    for name, what in SETTINGS.items():
+        (settings / name).parent.mkdir(parents=True, exist_ok=True)
+        (settings / name).write_text(json.dumps(what))
     environment["JUPYTERLAB_SETTINGS_DIR"] = str(home / "settings")
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("MPLBACKEND", None)
@@ -132,6 +164,7 @@ def started(home: Path) -> Iterator[Lab]:
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=t",
         f"--ServerApp.root_dir={folder}", "--LabApp.news_url=",
+        "--LabApp.expose_app_in_browser=True",
         "--LabApp.extension_manager=readonly",
     ]  # fmt: skip
     with (home / "log.txt").open("wb") as log:
@@ -143,7 +176,7 @@ def started(home: Path) -> Iterator[Lab]:
         with sync_playwright() as driver:
             path = next(filter(None, map(shutil.which, BROWSERS)))
             browser = driver.chromium.launch(executable_path=path, args=QUIET)
-            yield Lab(url, folder, settings / "themes.jupyterlab-settings", browser)
+            yield Lab(url, folder, home / "runtime", browser)
             browser.close()
     finally:
         # Its kernels are in its process group.
