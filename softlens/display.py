@@ -99,6 +99,7 @@ def token_boxes(
     label: str = "tokens",
     strong: str = "high",
     signed: bool = False,
+    words: Sequence[str] | None = None,
 ) -> str:
     """Tokens as HTML boxes, each with its value in words, and the scale beside them.
 
@@ -112,11 +113,15 @@ def token_boxes(
         label: what a screen reader calls the row.
         strong: which values get the strong colour, "high" or "low". NaN gets none.
         signed: values on both sides of zero: blue above, orange below, zero without colour.
+        words: what is written in the place of the numbers; then the unit, and no scale, follows.
     """
-    words = scores(values, signed)
+    scale = box_scale(values, unit, strong, signed)
+    if words is not None:
+        scale = f"<small>{html.escape(unit)}</small>"
+    words = scores(values, signed) if words is None else words
     boxes = [
         f'<span style="{_BOX}padding:2px 6px;text-align:center;background:{colour}">'
-        f'{show_html(token)}<br><small style="opacity:.75">{word}</small></span>'
+        f'{show_html(token)}<br><small style="opacity:.75">{html.escape(word)}</small></span>'
         for token, colour, word in zip(
             tokens, box_colours(values, strong, signed), words, strict=True
         )
@@ -124,7 +129,7 @@ def token_boxes(
     spoken = "; ".join(f"{show(token)} {word}" for token, word in zip(tokens, words, strict=True))
     return (
         f'<div role="img" aria-label="{html.escape(f"{label}: {spoken}")}">'
-        f"{''.join(boxes)} {box_scale(values, unit, strong, signed)}</div>"
+        f"{''.join(boxes)} {scale}</div>"
     )
 
 

@@ -26,33 +26,36 @@ def _asset(name: str) -> str:
 class _Pressable(anywidget.AnyWidget):
     """Something of which a numbered part can be pressed."""
 
-    def __init__(self, pressed: Callable[[int], None] = lambda index: None, **known: Any) -> None:
+    def __init__(self, pressed: Callable[[Any], None] = lambda key: None, **known: Any) -> None:
         super().__init__(**known)
         self._pressed = pressed
         self.on_msg(self._heard)
 
-    def press(self, index: int) -> None:
-        """Do what pressing part `index` does."""
-        self._pressed(index)
-
     def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
-        if isinstance(index := content.get("pressed"), int):
-            self.press(index)
+        if "pressed" in content:
+            self._pressed(content["pressed"])
 
     def close(self) -> None:
         """Take it off the page, and let go of what it called."""
-        self._pressed = lambda index: None
+        self._pressed = lambda key: None
         super().close()
 
 
 class Boxes(_Pressable):
-    """Tokens as buttons. Items are ``text, value, state, colour, label``, all ready to be shown."""
+    """Tokens as buttons. Items are ``key, text, value, state, colour, label``, ready to be shown.
+
+    A press says the key of an item, not its place: others may stand there when it is heard.
+    """
 
     _esm = _asset("boxes.js")
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     chosen = traitlets.Int(-1).tag(sync=True)
     label = traitlets.Unicode("tokens").tag(sync=True)
     selects = traitlets.Bool(False).tag(sync=True)
+
+    def press(self, place: int) -> None:
+        """Do what pressing the item at `place` does."""
+        self._pressed(self.items[place]["key"])
 
 
 class Points(_Pressable):
@@ -61,6 +64,10 @@ class Points(_Pressable):
     _esm = _asset("points.js")
     svg = traitlets.Unicode("").tag(sync=True)
     hint = traitlets.Unicode("").tag(sync=True)
+
+    def press(self, index: int) -> None:
+        """Do what pressing point `index` does."""
+        self._pressed(index)
 
 
 class Live(anywidget.AnyWidget):

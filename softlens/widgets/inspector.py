@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 import matplotlib.pyplot as plt
 import pandas as pd
+from tqdm.auto import tqdm
 
 from softlens import files, plots
-from softlens.controls import controls
 from softlens.display import visible
 from softlens.errors import SoftlensError
 from softlens.framework import faithfulness
 from softlens.prompts import Prompt
 from softlens.readings import Reading, read
-from softlens.widgets import static, views
+from softlens.widgets import positions, static, testset, views
 from softlens.widgets.draft import Draft
 from softlens.widgets.elements import Boxes
+from softlens.widgets.panel import Panel, row
 from softlens.widgets.panels import (
-    Panel,
     PositionPanel,
     ReadingsPanel,
     SavePanel,
     TextsPanel,
     TrainingPanel,
-    row,
 )
-from softlens.widgets.sample import on_test
+from softlens.widgets.replay import training
+from softlens.widgets.shades import COLOURS, shaded
 from softlens.widgets.shell import Shell
-from softlens.widgets.workbench import COLOURS, GIVEN, NOW, Workbench
+from softlens.widgets.workbench import Workbench
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-CONTROLS = {"best readable": "readable", "random, mean of 5": "random", "empty": "empty"}
 
 
 class Inspector(Shell):
@@ -49,13 +46,19 @@ class Inspector(Shell):
         read_so_far: readings, each with its tested numbers as text.
     """
 
-    def __init__(self, bench: Workbench, readings: Sequence[Reading | str] = ()) -> None:
+    def __init__(
+        self,
+        bench: Workbench,
+        readings: Sequence[Reading | str] = (),
+        progress: bool = False,
+    ) -> None:
         super().__init__()
         self.bench = bench
         self.read_so_far: list[tuple[Reading, dict[str, str]]] = []
         self._tested: Draft | None = None
         self._curves: bytes | None = None
-        for reading in readings:
+        quick = bench.lm is None or bench.lm.is_small
+        for reading in tqdm(readings, "readings", leave=False, disable=quick or not progress):
             self._test_reading(reading)
         self._build()
         self.refresh()
@@ -92,7 +95,7 @@ class Inspector(Shell):
             }
         )
         if lm is not None:
-            shade = bench.shade()
+            shade = shaded(bench)
             frame[f"{shade.measure}_{shade.unit}".replace("cosine_", "")] = shade.values
         return frame
 
@@ -159,7 +162,7 @@ class Inspector(Shell):
         """Colour the boxes by "cosine", "surprisal" or "attribution"."""
         before, self.bench.measure = self.bench.measure, measure
         try:
-            self.bench.shade()
+            shaded(self.bench)
         except SoftlensError:
             self.bench.measure = before
             raise
@@ -190,50 +193,20 @@ class Inspector(Shell):
         """Whether the test texts were scored under the prompt as it is now."""
         return self._tested == self.bench.draft
 
-    def score_on_test(
-        self, progress: Callable[[int, int], None] = lambda done, of: None
-    ) -> pd.DataFrame:
+    def score_on_test(self, progress: testset.Progress = lambda done, of: None) -> pd.DataFrame:
         """The prompt as it is now on the whole test split, beside what was given and the controls.
 
         ``scored, accuracy, label_mass, loss_nats``; `progress` hears of texts done and of all.
         """
-        bench = self.bench
-        if bench.task is None:
-            raise SoftlensError("Test texts need a task: sl.inspect(lm, prompt, task).")
-        lm, drafts = bench.ready, {NOW: bench.draft, GIVEN: Draft.of(bench.given)}
-        outcomes = on_test(lm, bench.task, [d.vectors(lm) for d in drafts.values()], progress)
-        self._tested = bench.draft
-        rows = [
-            {
-                "scored": name,
-                "accuracy": o.accuracy,
-                "label_mass": o.label_mass,
-                "loss_nats": o.loss,
-            }
-            for name, o in zip(drafts, outcomes, strict=True)
-        ]
-        held = self._held_on_test()
-        for name, prefix in CONTROLS.items():
-            if f"{prefix}_accuracy" in held:
-                keys = {"accuracy": "accuracy", "label_mass": "label_mass", "loss_nats": "loss"}
-                numbers = {key: held[f"{prefix}_{of}"] for key, of in keys.items()}
-                rows.append({"scored": name, **numbers})
-        return pd.DataFrame(rows)
-
-    def _held_on_test(self) -> dict[str, Any]:
-        """The controls on the test texts: those of the run, else measured, once for an LM."""
-        bench = self.bench
-        assert bench.task is not None
-        run = bench.run
-        if run is not None and run.config.texts[2] == len(bench.task.test):
-            return run.metrics
-        return controls(bench.ready, bench.task, bench.given.length, truncate=True).metrics()
+        found = testset.score(self.bench, progress)
+        self._tested = self.bench.draft
+        return found
 
     # -- files --------------------------------------------------------------------------------
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The positions as coloured boxes, as they are now."""
-        shade = self.bench.shade()
+        shade = shaded(self.bench)
         return plots.plot_tokens(
             self.bench.pieces, shade.values, shade.unit, ax, signed=shade.signed
         )
@@ -264,11 +237,7 @@ class Inspector(Shell):
         """The run's training as a PNG, drawn once; empty without a run."""
         run = self.bench.run
         if run is not None and self._curves is None:
-            figure = run.plot()[0].figure
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=75, metadata={"Software": None})
-            plt.close(figure)
-            self._curves = buffer.getvalue()
+            self._curves = training(run)
         return self._curves or b""
 
     # -- widgets ------------------------------------------------------------------------------
@@ -337,14 +306,14 @@ class Inspector(Shell):
         bench = self.bench
         if bench.lm is None:
             self.measured.value = views.read_only(bench)
-            self.boxes.items = views.items(bench, None)
+            self.boxes.items = positions.items(bench, None)
         else:
             if numbers:
                 self.measured.value = views.numbers(bench, bench.numbers())
-            shade = bench.shade()
+            shade = shaded(bench)
             self.boxes.chosen = bench.chosen
-            self.boxes.items = views.items(bench, shade)
-            self.scale.value = views.scale(shade)
+            self.boxes.items = positions.items(bench, shade)
+            self.scale.value = positions.scale(shade)
             if self.colours.value != bench.measure:
                 self.colours.value = bench.measure
         self.title.value = views.title(bench)

@@ -29,6 +29,7 @@ def inspect(
     readings: Sequence[Reading | str] = (),
     texts: int | None = None,
     split: str = "dev",
+    progress: bool = True,
 ) -> Inspector:
     """Turn a prompt over in your hands: an interactive inspector, for a notebook.
 
@@ -47,6 +48,7 @@ def inspect(
             of less than ten million parameters, else 24, so that an edit is answered at once.
         split: where they are from. Choosing an edit by its accuracy is a selection, so the test
             texts are left for `inspector.score_on_test()`.
+        progress: show bars where measuring the prompt and its controls takes more than two seconds.
 
     Raises:
         SoftlensError: what is no run, prompt or text; a prompt of another LM, or one that is longer
@@ -69,7 +71,8 @@ def inspect(
         known = "" if run is None else str(run.metrics.get("readable_text", ""))
         sample = Sample.of(lm, task, split, texts, given.length, known)
     bench = Workbench(lm, given, run, task, sample, Replay.of(run, lm))
-    return Inspector(bench, readings)
+    bench.prepare(progress)
+    return Inspector(bench, readings, progress)
 
 
 def _prompt(lm: LM | None, what: Run | Prompt | str, task: Task | None) -> Prompt:

@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as w
 
 from softlens.display import show_text
 from softlens.nearness import METRICS
 from softlens.readings import reading_methods
-from softlens.widgets import views
+from softlens.widgets import positions, views
 from softlens.widgets.elements import Boxes
+from softlens.widgets.panel import Panel, button, row
 from softlens.widgets.workbench import PiecesError
 
-if TYPE_CHECKING:
-    from softlens.widgets.inspector import Inspector
-
 _WIDE = w.Layout(width="auto", min_width="9em")
-
-
-def row(*children: w.Widget) -> w.Box:
-    """Children beside each other, wrapped where there is little room."""
-    return w.Box(children, layout=w.Layout(flex_flow="row wrap", align_items="center"))
-
-
-def button(text: str, tooltip: str, act: Any) -> w.Button:
-    """A button with words on it; `act` is called without arguments."""
-    made = w.Button(description=text, tooltip=tooltip, layout=w.Layout(width="auto"))
-    made.on_click(lambda _: act())
-    return made
-
-
-class Panel:
-    """One tab: its name, what it shows, and how it is filled."""
-
-    name = ""
-
-    def __init__(self, owner: Inspector) -> None:
-        self.owner = owner
-        self.bench = owner.bench
-        self.widget: w.Widget = w.VBox(self.build())
-
-    def build(self) -> list[w.Widget]:
-        """The widgets of this panel."""
-        raise NotImplementedError
-
-    def fill(self) -> None:
-        """Show the present state."""
-
-    def asked(self, act: Any) -> Any:
-        """`act` as a callback whose errors appear in the inspector."""
-
-        def call(*args: Any) -> None:
-            with self.owner.safely():
-                act(*args)
-
-        return call
 
 
 class PositionPanel(Panel):
@@ -78,9 +37,8 @@ class PositionPanel(Panel):
         )  # fmt: skip
         self.word.add_class("softlens-word")
         self.word.observe(self.asked(self._typed), "value")
-        self.pieces = Boxes(self.asked(self._piece), label="pieces of the word")
+        self.pieces = Boxes(self.asked(self._take), label="pieces of the word")
         self.pieces.add_class("softlens-pieces")
-        self._offered: tuple[int, ...] = ()
         edits = [
             ("Drop", "take the position out; what follows moves up", "drop"),
             ("Mask", "put the mean of the LM's embedding there", "mask"),
@@ -104,25 +62,21 @@ class PositionPanel(Panel):
 
     def fill(self) -> None:
         """The neighbours of the chosen position."""
-        self.title.value = views.position(self.bench)
+        self.title.value = positions.position(self.bench)
         frame = self.bench.neighbours()
-        self._ids = frame["token_id"].tolist()
-        self.near.items = views.near_items(self.bench, frame)
+        self.near.items = positions.near_items(self.bench, frame)
 
     def _by(self, change: Any) -> None:
         self.bench.metric = change["new"]
         self.owner.refresh(numbers=False)
 
-    def _take(self, index: int) -> None:
-        self.owner.replace(self.bench.chosen, self._ids[index])
-
-    def _piece(self, index: int) -> None:
-        self.owner.replace(self.bench.chosen, self._offered[index])
+    def _take(self, key: tuple[int, int]) -> None:
+        self.owner.replace(*key)
         self._offer(())
+        self.word.value = ""
 
     def _offer(self, ids: tuple[int, ...]) -> None:
-        self._offered = ids
-        self.pieces.items = views.piece_items(self.bench.ready, ids)
+        self.pieces.items = positions.piece_items(self.bench, ids)
 
     def _typed(self, change: Any) -> None:
         if not change["new"]:
@@ -217,6 +171,8 @@ class TextsPanel(Panel):
 
         def progress(done: int, of: int) -> None:
             self.bar.max, self.bar.value = of, done
+            # Where a run does not have them, they are measured when the texts are done.
+            self.bar.description = "texts" if done < of else "controls"
 
         try:
             self.tested.value = views.tested(self.bench, self.owner.score_on_test(progress))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
 from softlens.display import piece
@@ -69,6 +71,15 @@ class Replay:
             numbers={key: float(row[key]) for key in keys if key in row},
             since=self.since,
         )
+
+
+def training(run: Run) -> bytes:
+    """The curves of a training as a PNG."""
+    figure = run.plot()[0].figure
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=75, metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
 
 
 def name_of(lm: LM | None, index: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -24,9 +24,6 @@ SMALL_SAMPLE, LARGE_SAMPLE = 256, 24
 """Texts of a sample: for an LM of less than ten million parameters, and for larger ones."""
 REMEMBERED = 256
 """Prompts whose outcomes are kept."""
-CHUNK = 256
-"""Texts of the test split between two steps of a progress bar."""
-
 T = TypeVar("T")
 
 
@@ -131,18 +128,29 @@ class Sample:
         return self._held[length]
 
     def _controls(self, length: int) -> Controls:
-        lm = self.lm
-        readable = [prompt_vectors(lm, self.task, text) for text in self.readable]
-        room = lm.context_length - self.encoded.longest
-        fits = [i for i, rows in enumerate(readable) if len(rows) <= room]
-        found = [self.outcome(readable[i]) for i in fits]
-        best = min(range(len(fits)), key=lambda i: found[i].loss) if found else None
+        texts, vectors = self._readable()
+        found = [self.outcome(rows) for rows in vectors]
+        best = min(range(len(found)), key=lambda i: found[i].loss) if found else None
         return Controls(
-            empty=self.outcome(no_vectors(lm)),
-            random=tuple(self.outcome(lm.embed(row)) for row in random_prompts(lm, length)),
+            empty=self.outcome(no_vectors(self.lm)),
+            random=tuple(self.outcome(rows) for rows in self._random(length)),
             readable=None if best is None else found[best],
-            readable_text="" if best is None else self.readable[fits[best]],
+            readable_text="" if best is None else texts[best],
         )
+
+    def held_against(self, length: int) -> list[Tensor]:
+        """Vectors of all prompts that `controls` asks about."""
+        return [no_vectors(self.lm), *self._random(length), *self._readable()[1]]
+
+    def _random(self, length: int) -> list[Tensor]:
+        return [self.lm.embed(row) for row in random_prompts(self.lm, length)]
+
+    def _readable(self) -> tuple[list[str], list[Tensor]]:
+        """Readable prompts that leave room for the texts: as text, and as vectors."""
+        room = self.lm.context_length - self.encoded.longest
+        each = [(text, prompt_vectors(self.lm, self.task, text)) for text in self.readable]
+        fits = [(text, rows) for text, rows in each if len(rows) <= room]
+        return [text for text, _ in fits], [rows for _, rows in fits]
 
     def likely(
         self, vectors: Float[Tensor, "length hidden"], index: int, k: int
@@ -151,27 +159,6 @@ class Sample:
         log_probs = log_answers(self.lm, [vectors], self.encoded.subset([index]))[0, 0]
         top = log_probs.topk(k)
         return list(zip(top.indices.tolist(), top.values.exp().tolist(), strict=True))
-
-
-def on_test(
-    lm: LM,
-    task: Task,
-    vectors: Sequence[Float[Tensor, "length hidden"]],
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> list[Outcome]:
-    """What prompts do on the whole test split; `progress` hears of texts done and of all."""
-    count = len(task.test)
-    reserve = max(len(rows) for rows in vectors)
-    encoded = encode_split(lm, task, task.test, reserve=reserve, truncate=True)
-    words = torch.tensor(task.answer_ids(lm), device=lm.device)
-    parts = []
-    for start in range(0, count, CHUNK):
-        stop = min(start + CHUNK, count)
-        part = encoded.subset(range(start, stop))
-        parts.append(score_answers(lm, vectors, part, words).log_probs)
-        progress(stop, count)
-    log_probs = torch.cat(parts, dim=1).numpy()
-    return [Outcome(rows, np.array(task.test.labels)) for rows in log_probs]
 
 
 def _key(vectors: Tensor) -> tuple[int, bytes]:

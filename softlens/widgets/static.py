@@ -6,8 +6,9 @@ import html
 from typing import TYPE_CHECKING
 
 from softlens.display import token_boxes
-from softlens.widgets import views
+from softlens.widgets import positions, views
 from softlens.widgets.panels import TextsPanel, TrainingPanel
+from softlens.widgets.shades import shaded
 
 if TYPE_CHECKING:
     from softlens.widgets.inspector import Inspector
@@ -18,19 +19,19 @@ def page(inspector: Inspector) -> str:
     bench = inspector.bench
     parts = [views.title(bench)]
     if bench.lm is None:
-        parts += [views.tokens_alone(bench), views.read_only(bench)]
+        parts += [positions.tokens_alone(bench), views.read_only(bench)]
     else:
-        shade = bench.shade()
+        shade = shaded(bench)
         boxes = token_boxes(
             bench.pieces, shade.values, shade.unit, "positions of the prompt", signed=shade.signed
         )
         parts += [
             boxes,
             html.escape(shade.note),
-            views.edits(bench),
+            positions.edits(bench),
             inspector.measured.value,
-            views.position(bench),
-            views.near(bench),
+            positions.position(bench),
+            positions.near(bench),
         ]
     for panel in inspector.panels:
         if isinstance(panel, TextsPanel) and panel is inspector.front:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets as w
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from softlens.display import number, show_text
@@ -23,25 +21,13 @@ from softlens.widgets import views
 from softlens.widgets.elements import Points
 from softlens.widgets.inspector import Inspector
 from softlens.widgets.opening import bundled_task, inspect
-from softlens.widgets.panels import button, row
+from softlens.widgets.panel import button, row
+from softlens.widgets.replay import training
+from softlens.widgets.runs import GAUGES, checked
 from softlens.widgets.scatter import Point, scatter
 from softlens.widgets.shell import Shell
 from softlens.widgets.static import wrap
 
-GAUGES = {
-    "nats_per_token": "surprisal (nats per token)",
-    "perplexity": "perplexity",
-    "judge_perplexity": "perplexity under the judge",
-    "max_surprisal": "most surprising token (nats)",
-    "repetition": "repetition",
-    "label_mass": "label mass",
-    "transfer_accuracy": "accuracy on the judge",
-    "transfer_agreement": "agreement of the judge",
-    "accuracy_dev": "accuracy on dev",
-    "seconds": "seconds of training",
-}
-"""What the horizontal axis may show, where a table has it."""
-NEEDED = ("method", "seed", "text", "accuracy")
 CONTROLS = {
     "readable_accuracy": "best readable",
     "random_accuracy": "random",
@@ -61,7 +47,7 @@ class SweepInspector(Shell):
     def __init__(self, table: Any, lm: LM | None = None, task: Task | None = None) -> None:
         super().__init__()
         self._sweep = table if hasattr(table, "run") else None
-        self.frame = _checked(table)
+        self.frame = checked(table)
         self._lm, self._task = lm, task
         self.gauges = [
             gauge for gauge in GAUGES if gauge in self.frame and self.frame[gauge].notna().any()
@@ -257,11 +243,7 @@ class SweepInspector(Shell):
             views.table(pd.DataFrame(cells)),
         ]
         if self._run is not None:
-            figure = self._run.plot()[0].figure
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=70, metadata={"Software": None})
-            plt.close(figure)
-            parts.append(views.curves(buffer.getvalue()))
+            parts.append(views.curves(training(self._run)))
         return "".join(parts)
 
     def page(self) -> str:
@@ -300,37 +282,3 @@ def inspect_sweep(table: Any, lm: LM | None = None, task: Task | None = None) ->
         SoftlensError: an empty table, or one that lacks these columns.
     """
     return SweepInspector(table, lm, task)
-
-
-def _checked(table: Any) -> pd.DataFrame:
-    frame = table if isinstance(table, pd.DataFrame) else getattr(table, "frame", None)
-    if not isinstance(frame, pd.DataFrame):
-        raise SoftlensError(
-            f"Got a {type(table).__name__}, wanted a sweep or its table, as sl.sweep returns it."
-        )
-    if frame.empty:
-        raise SoftlensError(
-            "The sweep has no finished run, so there is nothing to look at. Run it, or see its "
-            ".failed for what went wrong."
-        )
-    if missing := [column for column in NEEDED if column not in frame]:
-        raise SoftlensError(
-            f"The table has no column {missing[0]!r}, wanted {NEEDED} at least, as sl.sweep makes "
-            "them."
-        )
-    return frame.reset_index(drop=True).assign(setting=_settings)
-
-
-def _settings(frame: pd.DataFrame) -> list[str]:
-    """Proxies and their weight, in words."""
-    if "proxy" not in frame:
-        return ["no proxy"] * len(frame)
-    weights = frame["weight"] if "weight" in frame else [float("nan")] * len(frame)
-    return [
-        "no proxy"
-        if proxy in ("none", "")
-        else f"{proxy} {weight:g}"
-        if weight == weight
-        else proxy
-        for proxy, weight in zip(frame["proxy"].astype(str), weights, strict=True)
-    ]

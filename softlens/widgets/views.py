@@ -10,21 +10,17 @@ import numpy as np
 import pandas as pd
 
 from softlens.display import (
-    box_colours,
-    box_scale,
     number,
     piece,
-    scores,
     show,
     show_text,
     token_boxes,
 )
 from softlens.framework import Faithfulness
-from softlens.lm import LM
 from softlens.readings import Reading
-from softlens.widgets.draft import DROPPED, KEPT, MASKED, REPLACED, Draft
+from softlens.widgets.draft import Draft
 from softlens.widgets.replay import Moment
-from softlens.widgets.workbench import GIVEN, NOW, Shade, Workbench
+from softlens.widgets.workbench import GIVEN, NOW, Workbench
 
 HEADS = {
     "scored": "",
@@ -108,93 +104,6 @@ def _count(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.0f}" if value == int(value) else f"{value:.1f}"
 
 
-def items(bench: Workbench, shade: Shade | None) -> list[dict[str, str]]:
-    """The prompt's positions as `Boxes` takes them."""
-    values = [float("nan")] * len(bench.draft.slots) if shade is None else list(shade.values)
-    signed, unit = (shade.signed, shade.unit) if shade is not None else (False, "")
-    made = []
-    for i, (named, slot, colour, value) in enumerate(
-        zip(bench.pieces, bench.draft.slots, box_colours(values, "high", signed),
-            scores(values, signed), strict=True)
-    ):  # fmt: skip
-        soft = slot.token_id is None and not bench.given.is_hard
-        state = "" if slot.state == KEPT else slot.state
-        what = f"{'near ' if soft else ''}{show(named)}"
-        label = ", ".join([f"position {i}: {what}", f"{value} {unit}", *([state] if state else [])])
-        made.append(
-            {"text": ("≈" if soft else "") + show(named), "value": value, "state": state,
-             "colour": colour, "label": label}
-        )  # fmt: skip
-    return made
-
-
-def scale(shade: Shade | None) -> str:
-    """What the colours mean."""
-    if shade is None:
-        return ""
-    note = f' <span class="dim">{html.escape(shade.note)}</span>' if shade.note else ""
-    return box_scale(shade.values, shade.unit, "high", shade.signed) + note
-
-
-def near_items(bench: Workbench, frame: pd.DataFrame) -> list[dict[str, str]]:
-    """Nearest tokens as `Boxes` takes them."""
-    values = frame["score"].tolist()
-    strong = "low" if bench.metric == "l2" else "high"
-    made = []
-    for index, score, colour in zip(
-        frame["token_id"], scores(values), box_colours(values, strong), strict=True
-    ):
-        name = show(piece(bench.ready, index))
-        label = f"put {name} here, {bench.metric} {score}"
-        made.append({"text": name, "value": score, "state": "", "colour": colour, "label": label})
-    return made
-
-
-def near(bench: Workbench) -> str:
-    """The same as boxes of a static view."""
-    frame = bench.neighbours()
-    return token_boxes(
-        [piece(bench.ready, index) for index in frame["token_id"]],
-        frame["score"].tolist(),
-        bench.metric,
-        "nearest tokens",
-        strong="low" if bench.metric == "l2" else "high",
-    )
-
-
-def piece_items(lm: LM, ids: Sequence[int]) -> list[dict[str, str]]:
-    """The pieces of a word as `Boxes` takes them."""
-    names = [show(piece(lm, index)) for index in ids]
-    return [
-        {"text": n, "value": "", "state": "", "colour": "", "label": f"put {n} here"} for n in names
-    ]
-
-
-def position(bench: Workbench) -> str:
-    """Which position is chosen, and what stands there."""
-    slot, name = bench.draft.slots[bench.chosen], shown(bench.pieces[bench.chosen])
-    was = shown(bench.names_given[bench.chosen])
-    if not bench.given.is_hard:
-        was = f"a free vector, nearest to {was}"
-    what = {
-        KEPT: was,
-        REPLACED: f"{name} in the place of {was}",
-        DROPPED: f"nothing; {was} was dropped",
-        MASKED: f"the mean embedding in the place of {was}",
-    }[slot.state]
-    return f"<b>Position {bench.chosen}</b>: {what}"
-
-
-def edits(bench: Workbench) -> str:
-    """What was edited, in words."""
-    said = []
-    for index in bench.draft.edited:
-        slot, was = bench.draft.slots[index], shown(bench.names_given[index])
-        became = slot.state if slot.token_id is None else f"→ {shown(bench.pieces[index])}"
-        said.append(f"position {index}: {was} {became}")
-    return "Edited: " + "; ".join(said) if said else ""
-
-
 def read_only(bench: Workbench) -> str:
     """What a run's file says by itself."""
     words = (
@@ -208,11 +117,6 @@ def read_only(bench: Workbench) -> str:
     cells = {column: [shown(str(value)) for value in frame[column]] for column in frame}
     text = f"<div>reads: <b>{shown(bench.run.text)}</b></div>"
     return words + text + table(pd.DataFrame(cells), strong=0)
-
-
-def tokens_alone(bench: Workbench) -> str:
-    """The positions without any measure."""
-    return token_boxes(bench.pieces, [float("nan")] * len(bench.pieces), "", "positions")
 
 
 def tested(bench: Workbench, frame: pd.DataFrame) -> str:
@@ -308,8 +212,9 @@ def moment(one: Moment, of: int) -> str:
     boxes = token_boxes(
         one.pieces,
         [float(changed) for changed in one.changed],
-        f"1: another token than at {one.since}",
+        f"new: another token than at {one.since}",
         f"tokens at step {one.step}",
+        words=["new" if changed else "kept" for changed in one.changed],
     )
     logged = ", ".join(
         f"{html.escape(name.replace('_', ' '))} "

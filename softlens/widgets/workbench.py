@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-from softlens.attribution import attribute
+from softlens.attribution.game import SECONDS_OF_WORK
 from softlens.decode import nearest_tokens, position_ids
 from softlens.errors import SoftlensError, near
 from softlens.evaluation import Outcome
@@ -22,14 +23,7 @@ from softlens.widgets.draft import DROPPED, KEPT, MASKED, Draft
 from softlens.widgets.replay import Replay, name_of
 from softlens.widgets.sample import Controls, Memory, Sample
 
-COLOURS = ("cosine", "surprisal", "attribution")
 NOW, GIVEN = "now", "as given"
-EXACT = 8
-"""Positions up to which an attribution is exact Shapley; above, leave-one-out answers in time."""
-ATTRIBUTED = 32
-"""Texts an attribution is taken on, at most."""
-LONG = 40
-"""Positions above which attributing asks too many prompts to wait for."""
 UNDO = 100
 
 
@@ -39,17 +33,6 @@ class PiecesError(SoftlensError):
     def __init__(self, message: str, pieces: tuple[int, ...]) -> None:
         super().__init__(message)
         self.pieces = pieces
-
-
-@dataclass(frozen=True)
-class Shade:
-    """A number for each position, what colours the boxes; NaN where there is none."""
-
-    measure: str
-    values: tuple[float, ...]
-    unit: str
-    signed: bool = False
-    note: str = ""
 
 
 @dataclass(eq=False)
@@ -66,7 +49,8 @@ class Workbench:
         draft: the prompt as it is now.
         chosen: the position that is looked at.
         text: the text of the sample that is looked at.
-        measure: what colours the boxes, one of `COLOURS`.
+        memory: what was asked of the LM lately, by what it depends on.
+        measure: what colours the boxes, one of `softlens.widgets.shades.COLOURS`.
         metric: what nearest means, one of `softlens.nearness.METRICS`.
     """
 
@@ -82,7 +66,7 @@ class Workbench:
     metric: str = "cosine"
     draft: Draft = field(init=False)
     _past: list[Draft] = field(default_factory=list, init=False, repr=False)
-    _memory: Memory = field(default_factory=lambda: Memory(256), init=False, repr=False)
+    memory: Memory = field(default_factory=lambda: Memory(256), init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.draft = Draft.of(self.given)
@@ -195,6 +179,18 @@ class Workbench:
 
     # -- measuring ----------------------------------------------------------------------------
 
+    def prepare(self, progress: bool = True) -> None:
+        """Measure what is seen first, with a bar where that takes more than about two seconds."""
+        if self.sample is None:
+            return
+        draft = self.draft
+        prompts = [draft.vectors(self.ready), draft.dropped(self.chosen).vectors(self.ready)]
+        prompts += self.sample.held_against(self.given.length)
+        work = len(prompts) * len(self.sample) * self.ready.parameters
+        quick = work < SECONDS_OF_WORK
+        for rows in tqdm(prompts, desc="prompts", leave=False, disable=quick or not progress):
+            self.sample.outcome(rows)
+
     def outcome(self, draft: Draft) -> Outcome | None:
         """What a draft does on the sample; None without a task."""
         if self.sample is None:
@@ -214,7 +210,7 @@ class Workbench:
         ids = tuple(named[i] for i in draft.present)
         if not ids:
             return np.empty(0)
-        return self._memory.get_or(
+        return self.memory.get_or(
             ("nats", ids), lambda: token_surprisal(lm, [ids])[0, 0].cpu().double().numpy()
         )
 
@@ -279,59 +275,8 @@ class Workbench:
             draft = draft.restored(self.chosen)
         row = draft.vectors(lm)[draft.present.index(self.chosen)][None]
         key = ("near", self.metric, k, row.cpu().numpy().tobytes())
-        frame = self._memory.get_or(key, lambda: nearest_tokens(lm, row, k, self.metric).frame)
+        frame = self.memory.get_or(key, lambda: nearest_tokens(lm, row, k, self.metric).frame)
         return frame[["token_id", "token", "score"]]
-
-    def shade(self) -> Shade:
-        """The numbers that colour the boxes."""
-        if self.measure not in COLOURS:
-            raise SoftlensError(
-                f"Got measure {self.measure!r}, wanted one of {COLOURS}."
-                f"{near(self.measure, COLOURS)}"
-            )
-        lm, draft = self.ready, self.draft
-        if not draft.present:
-            return Shade(self.measure, (np.nan,) * len(draft.slots), self.measure)
-        if self.measure == "cosine":
-            note = "cosine of each vector to its nearest token; a token's own is 1"
-            near_ones = nearest_tokens(lm, draft.vectors(lm), 1).frame["score"]
-            # A token's own cosine is 1 but for rounding, which is not to be seen as colour.
-            values = near_ones.to_numpy().round(6)
-            return Shade("cosine", self._spread(values), "cosine", note=note)
-        if self.measure == "surprisal":
-            of = "" if self.scored == "tokens" else "of the nearest tokens; "
-            note = f"{of}{self.nats(draft).mean():.2f} nats per token"
-            return Shade("surprisal", self._spread(self.nats(draft)), "nats", note=note)
-        return self._attribution()
-
-    def _attribution(self) -> Shade:
-        task, sample, lm, prompt = self.task, self.sample, self.ready, self.prompt
-        if task is None or sample is None:
-            raise SoftlensError("An attribution needs a task: sl.inspect(lm, prompt, task).")
-        length = len(self.draft.present)
-        if length > LONG:
-            raise SoftlensError(
-                f"Attributing {length} positions takes too long to wait for (at most {LONG} here). "
-                "Call sl.attribute(lm, task, prompt) yourself."
-            )
-        method = "shapley" if length <= EXACT else "leave_one_out"
-        most = min(ATTRIBUTED, len(sample))
-        found = self._memory.get_or(
-            ("attribution", self.draft.vectors(lm).cpu().numpy().tobytes()),
-            lambda: attribute(
-                lm, task, prompt, method, texts=most, split=sample.split, truncate=True,
-                progress=False,
-            ),
-        )  # fmt: skip
-        note = f"{method} of the log-probability of the right label; {most} texts"
-        values = self._spread(found.frame["attribution"].to_numpy())
-        return Shade("attribution", values, "nats", signed=True, note=note)
-
-    def _spread(self, values: np.ndarray) -> tuple[float, ...]:
-        """Values of the present positions, NaN at dropped ones."""
-        spread = np.full(len(self.draft.slots), np.nan)
-        spread[list(self.draft.present)] = values
-        return tuple(spread.tolist())
 
     def answers(self, k: int = 5) -> pd.DataFrame:
         """Probabilities after the chosen text: ``token_id, answer, now, as given, empty``.

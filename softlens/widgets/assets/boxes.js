@@ -59,7 +59,7 @@ function render({ model, el }) {
       // Shown at once; the kernel's answer follows.
       [...row.children].forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
     }
-    model.send({ pressed: focused });
+    model.send({ pressed: model.get("items")[focused].key });
   });
   row.addEventListener("keydown", (event) => {
     const last = row.children.length - 1;
