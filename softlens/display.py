@@ -170,16 +170,16 @@ def box_scale(
 ) -> str:
     """The colours of `token_boxes` from the lowest to the highest value, and the unit, as HTML."""
     low, high = _ends(values, signed)
-    blue = ["rgb(86 180 233/8%)", "rgb(86 180 233/50%)"]
-    if signed:
-        colours = ["rgb(230 159 0/50%)", "rgb(128 128 128/0%)", blue[1]]
-    else:
-        colours = blue if strong == "high" else blue[::-1]
+    steps = [low + (high - low) * i / 7 for i in range(8)]
+    # Plain cells: a gradient is struck out where a notebook is not trusted.
+    cells = "".join(
+        f'<span style="display:inline-block;width:.5em;height:.8em;background:{colour}"></span>'
+        for colour in box_colours(steps, strong, signed)
+    )
     first, last = scores([low, high], signed)
     return (
-        f'<small style="opacity:.75">{first}</small> <span style="{_BOX}width:4em;height:.8em;'
-        f'background:linear-gradient(to right,{",".join(colours)})"></span> '
-        f'<small style="opacity:.75">{last}</small> <small>{html.escape(unit)}</small>'
+        f'<small style="opacity:.75">{first}</small> <span style="{_BOX}line-height:0">{cells}'
+        f'</span> <small style="opacity:.75">{last}</small> <small>{html.escape(unit)}</small>'
     )
 
 

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from softlens.display import Result, piece, show, show_html, show_text, token_boxes
+from softlens.display import (
+    Result,
+    box_colours,
+    box_scale,
+    piece,
+    show,
+    show_html,
+    show_text,
+    token_boxes,
+)
 from softlens.lm import LM
 from softlens.plots import show_plot
 
@@ -179,3 +188,24 @@ def test_a_result_shows_itself_in_words_and_in_html():
     assert "<b>" not in table._repr_html_()
     assert repr(Table(pd.DataFrame())) == "two rows (nats)"
     assert table._repr_html_().startswith("<div>two rows (nats)</div>")
+
+
+def test_a_scale_has_the_colours_of_its_boxes_and_survives_a_sanitizer():
+    values = [0.2, 0.6, 1.0]
+    scale = box_scale(values, "cosine")
+    cells = re.findall(r"background:(rgba[^\"]*)", scale)
+    assert [cells[0], cells[-1]] == [box_colours(values)[0], box_colours(values)[-1]]
+    assert "0.20" in scale
+    assert "1.00" in scale
+    assert "gradient" not in scale
+    signed = re.findall(r"background:(rgba[^\"]*)", box_scale([-0.1, 0.3], "nats", signed=True))
+    assert signed[0].startswith("rgba(230,159,0")
+    assert signed[-1].startswith("rgba(86,180,233")
+
+
+def test_boxes_may_have_words_in_the_place_of_numbers():
+    boxes = token_boxes(["a", "b"], [1.0, 0.0], "new: another", words=["new", "<kept>"])
+    assert ">new</small>" in boxes
+    assert "&lt;kept&gt;" in boxes
+    assert "1.00" not in boxes
+    assert boxes.endswith("<small>new: another</small></div>")

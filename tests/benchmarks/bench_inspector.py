@@ -82,8 +82,9 @@ def main() -> None:
                 page.wait_for_selector(IDLE, state="attached")
                 if len(times) == chosen.presses:
                     break
-            page.keyboard.press("Control+s")
-            page.wait_for_timeout(2000)
+            # A page that is saved too early still has the cells without what they gave.
+            page.wait_for_selector(IDLE, state="attached")
+            page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
         saved = (lab.folder / "bench.ipynb").stat().st_size
         used = json.loads((lab.folder / "memory.json").read_text()) if chosen.edits else []
     result = {

@@ -311,12 +311,13 @@ def test_saved_and_opened_without_a_kernel_it_is_still_read(lab, notebook, quest
     assert saved.stat().st_size < 400 * 1024
     kept = json.loads(saved.read_text(encoding="utf-8"))
     # A kernel that is not installed: the notebook opens and nothing answers.
-    kept["metadata"]["kernelspec"] |= {"name": "gone", "display_name": "gone"}
+    kept["metadata"] = {"kernelspec": dict.fromkeys(("name", "display_name", "language"), "gone")}
     (lab.folder / "dead.ipynb").write_text(json.dumps(kept))
     with lab.page() as other:
         lab.open(other, "dead.ipynb", kernel=False)
         static = other.locator("[class*=-static]")
         static.first.wait_for()
+        other.locator(".jp-KernelName", has_text="No Kernel").wait_for()
         assert "Edited: position 2: start → all" in static.nth(0).inner_text()
         assert "step " in static.nth(1).inner_text()
         assert static.nth(2).locator("img[alt*='4 runs']").count() == 1
