@@ -47,7 +47,7 @@ def test_each_is_drawn_with_its_table_and_caption(drawn: Ground, name: str):
     assert caption.startswith(f"**Figure {FIGURES[name].number}: ")
     # What it stands on: the LM, how many texts, seeds and intervals.
     assert "LM: organism (0.2M parameters, float32)" in caption
-    assert re.search(r"n = \d+ test texts|Test texts: sentiment: 128", caption)
+    assert re.search(r"n = \d+ (test|training) texts|Test texts: sentiment: 128", caption)
     assert "QUICK" in caption
     if name != "attribution":
         assert "Seeds: 2; intervals are 95% bootstrap intervals" in caption

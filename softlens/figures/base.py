@@ -122,19 +122,20 @@ class Ground:
         files.write_atomic(path, buffer.getvalue())
         return found
 
-    def stated(self, n: int | None = None, seeds: int | None = None) -> str:
+    def stated(self, n: int | None = None, seeds: int | None = None, of: str = "test") -> str:
         """What every caption ends with: LM, texts, seeds, intervals.
 
         Args:
             n: test texts; None: those of the tasks.
             seeds: how many; None: those of every run, 0 where no run is shown.
+            of: the split that `n` counts.
         """
         texts = "; ".join(f"{name}: {len(task.test):,}" for name, task in self.tasks.items())
         count = len(self.seeds) if seeds is None else seeds
         parts = [
             f"LM: {self.lm.name} ({self.lm.parameters / 1e6:.1f}M parameters, "
             f"{str(self.lm.dtype).removeprefix('torch.')}).",
-            f"n = {n:,} test texts." if n else f"Test texts: {texts}.",
+            f"n = {n:,} {of} texts." if n else f"Test texts: {texts}.",
         ]
         if count:
             parts.append(f"Seeds: {count}; intervals are 95% bootstrap intervals over seeds.")

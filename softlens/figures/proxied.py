@@ -54,12 +54,12 @@ def proxies_compared(ground: Ground) -> Drawn:
         sns.despine(ax=panel, left=True)
     np.atleast_1d(axes)[0].set_yticks(range(len(names)), [n.replace("_", " ") for n in names])
     np.atleast_1d(axes)[0].set_ylim(len(names) - 0.5, -0.5)
-    first = frame.iloc[0]
+    scale = [frame[f"{name}_accuracy"].iloc[0] for name in ("readable", "random", "empty")]
     caption = (
-        f"PEZ on `{task.name}` with each proxy that has a gradient, all at weight {weight:g}, and "
-        "with none. Points are seeds, ticks their means, bars the intervals; arrows say which way "
-        f"is good. For scale: accuracy of the best readable prompt {first['readable_accuracy']:.2f}"
-        f", of random prompts {first['random_accuracy']:.2f}, of none {first['empty_accuracy']:.2f}"
-        f". One weight is not the best of each proxy. {ground.stated(n=len(task.test))}"
+        f"PEZ on `{task.name}` with each of {len(names) - 1} proxies, all at weight {weight:g}, "
+        "and with none. Points are seeds, ticks their means, bars the intervals; arrows say which "
+        f"way is good. For scale: accuracy of the best readable prompt {scale[0]:.2f}, of random "
+        f"prompts {scale[1]:.2f}, of none {scale[2]:.2f}. One weight is not the best of each "
+        f"proxy. {ground.stated(n=len(task.test))}"
     )
     return Drawn(drawn, pd.concat(means, ignore_index=True), caption)

@@ -9,6 +9,7 @@ import seaborn as sns
 
 from softlens.figures.base import Drawn, Ground, figure
 from softlens.framework.faithfulness import faithfulness_all
+from softlens.framework.texts import TEST
 from softlens.framework.watched import RANDOM, READING
 from softlens.plots.tested import FLOOR, look_of
 from softlens.readings import read
@@ -49,7 +50,7 @@ def reading_faithfulness(ground: Ground) -> Drawn:
         for edge in (0, 1):
             panel.axvline(edge, color="0.7", lw=0.8, ls=":")
         panel.set_xlim(FLOOR - 0.02, 1.03)
-        panel.set_title({"test": "test texts"}.get(str(domain), str(domain)))
+        panel.set_title({TEST: "test texts"}.get(str(domain), str(domain)))
         panel.set_xlabel("share of KL closed")
         sns.despine(ax=panel, left=True)
         panel.tick_params(axis="y", length=0)
@@ -59,12 +60,13 @@ def reading_faithfulness(ground: Ground) -> Drawn:
         at = i * (len(methods) + 1) + (len(methods) - 1) / 2
         axes[0, 0].text(-0.62, at, task, transform=axes[0, 0].get_yaxis_transform(), rotation=90,
                         va="center", ha="center", fontweight="bold")  # fmt: skip
+    n = int(closed.loc[closed["domain"] == TEST, "n"].max())
     caption = (
         "Share of the KL to the empty prompt that a reading closes (1: the LM answers as under the "
         "soft prompt, 0: as under no prompt, below 0: worse than saying nothing; drawn as arrows "
         "below -0.25), on test texts, on texts of another task, and on shuffled words. Points are "
         "soft prompts of different seeds, ticks their means, bars the intervals; grey: random "
-        f"texts of the same length. {ground.stated()}"
+        f"texts of the same length. {ground.stated(n=n)}"
     )
     return Drawn(drawn, frame, caption)
 

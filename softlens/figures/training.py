@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from softlens import plots
 from softlens.figures.base import Drawn, Ground, figure
@@ -48,9 +48,11 @@ def training_paths(ground: Ground) -> Drawn:
                                lw=0)  # fmt: skip
         if column.startswith("grad"):
             panel.set_yscale("log")
-            # Less than a decade has labels between the powers of ten.
-            panel.yaxis.set_major_formatter(LogFormatter())
-            panel.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+            low, high = panel.get_ylim()
+            # Where there are few powers of ten, others are named as well.
+            panel.yaxis.set_major_locator(LogLocator(subs=(1,) if high > 50 * low else (1, 2, 5)))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
         else:
             panel.set_ylim(bottom=0)
         panel.set_xlabel("step")
@@ -64,7 +66,7 @@ def training_paths(ground: Ground) -> Drawn:
         "of each term's gradient. Where tokens do not change or a gradient is zero, a term does "
         "nothing. "
         f"Means over seeds{groups}, bands their intervals. "
-        f"{ground.stated(n=len(task.test))}"
+        f"{ground.stated(n=len(task.train), of='training')}"
     )
     return Drawn(figure_, pd.concat(parts, ignore_index=True), caption)
 
@@ -81,8 +83,11 @@ def no_price(ground: Ground) -> Drawn:
     for panel, task in zip(axes[1], tasks, strict=True):
         for method, runs in split[split["task"] == task].groupby("method", sort=False):
             colour, marker = plots.look(str(method))
-            panel.scatter(runs["evaluations"], runs["gap"], s=16, color=colour, marker=marker,
-                          alpha=0.75, edgecolor="white", lw=0.3)  # fmt: skip
+            # What lies on the line must be seen behind the others, and a star looks small.
+            area = 45 if marker in "*vX" else 16
+            panel.scatter(runs["evaluations"], runs["gap"], s=area, color=colour, marker=marker,
+                          alpha=0.75, edgecolor="white", lw=0.3,
+                          clip_on=False, zorder=3)  # fmt: skip
         panel.axhline(0, color="black", lw=0.8)
         panel.set_xscale("log")
         spent = split["evaluations"]
@@ -97,7 +102,8 @@ def no_price(ground: Ground) -> Drawn:
     signs = np.where(against["one"] == "tandem", 1, -1)
     others = np.where(against["one"] == "tandem", against["other"], against["one"])
     says = "; ".join(
-        f"{task} {other} {sign * d:+.2f} (n = {int(n)}, p {p:.2f}, least possible {least:.2f})"
+        f"{task} {other} {round(sign * d, 2) + 0.0:+.2f} (n = {int(n)}, p {p:.2f}, "
+        f"least possible {least:.2f})"
         for task, other, sign, d, n, p, least in zip(
             against["task"], others, signs, against["difference"], against["n"], against["p"],
             against["least_p"], strict=True,

@@ -60,7 +60,8 @@ def plot_front(
                 colour, marker = look(str(scored))
                 # Variants of one method share colour and shape, and differ in what is filled.
                 method = str(scored).split(" ")[0]
-                hollow = bool(variants[method] % 2)
+                looks = [(colour, "black", 0.6), ("white", colour, 1.5), ("black", colour, 1.5)]
+                face, edge, width = looks[variants[method] % len(looks)]
                 variants[method] += str(scored) not in COLOURS
                 lines = rows["nats_per_token"].isna()
                 for number, height in enumerate(rows["accuracy"][lines]):
@@ -69,9 +70,7 @@ def plot_front(
                 if (~lines).any():
                     ax.scatter(
                         rows["nats_per_token"][~lines], rows["accuracy"][~lines], s=42,
-                        color="white" if hollow else colour, marker=marker, zorder=4,
-                        edgecolor=colour if hollow else "black", lw=1.5 if hollow else 0.6,
-                        label=scored,
+                        color=face, marker=marker, zorder=4, edgecolor=edge, lw=width, label=scored,
                     )  # fmt: skip
         ax.set_ylim(-0.02, 1.04)
         ax.set_xlabel("surprisal after BOS (nats per token)")

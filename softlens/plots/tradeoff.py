@@ -113,7 +113,7 @@ def plot_price(table: Any, ax: Any = None) -> Any:
     at = {place: i + 1.4 * _number(order, place) for i, place in enumerate(order)}
     with style():
         if ax is None:
-            size = (1.5 + 0.26 * (len(order) + 4) * len(tasks), 2.9)
+            size = (1.5 + (0.5 + 0.19 * (len(order) + 3)) * len(tasks), 2.9)
             _, ax = plt.subplots(1, len(tasks), figsize=size, sharey=True)
         axes = np.asarray(ax).ravel()
         for panel, task in zip(axes, tasks, strict=True):
