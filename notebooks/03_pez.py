@@ -27,8 +27,6 @@
 # token. This notebook turns $\lambda$ up on the organism, where it is known which prompts are right.
 
 # %%
-import pandas as pd
-
 import softlens as sl
 
 lm = sl.load_lm()
@@ -72,33 +70,31 @@ sl.proxies()[["proxy", "what", "unit", "better", "gradient", "fails"]]
 #
 # `perplexity` is the published term: the gradient reaches a token only as *context* of the tokens
 # after it. `perplexity_target` has the same value, but its gradient also knows that the token itself
-# is being predicted. Four weights, two seeds each, and fewer steps than by default.
+# is being predicted. No weight and three others, two seeds each, and fewer steps than by default.
+# `sl.sweep` runs what is not in its folder yet, and measures each prompt.
 
 # %%
-WEIGHTS = [0, 0.1, 0.3, 1.0]
-rows = []
-for proxy in ("perplexity", "perplexity_target"):
-    for weight in WEIGHTS:
-        for seed in (0, 1):
-            run = sl.tune(
-                lm, task, method="pez", proxies={proxy: weight}, steps=150, seed=seed,
-                progress=False,
-            )  # fmt: skip
-            rows.append({"method": f"pez {proxy}", "weight": weight, "seed": seed, "run": run})
-frame = pd.DataFrame(rows)
-frame = frame.join(pd.DataFrame([run.metrics for run in frame["run"]]))
-frame["text"] = [run.text for run in frame["run"]]
+table = sl.sweep(
+    lm,
+    task,
+    "pez",
+    [{}, *({proxy: w} for proxy in ("perplexity", "perplexity_target") for w in (0.1, 0.3, 1))],
+    seeds=range(2),
+    store="runs/pez",
+    options={"pez": {"steps": 150}},
+    progress=False,
+)
 # %%
-ax = sl.plot_weights(frame[frame["method"] == "pez perplexity"])
+axes = table.filter(proxy=["none", "perplexity"]).plot(kind="weights")
 # %%
-ax = sl.plot_weights(frame[frame["method"] == "pez perplexity_target"])
+axes = table.filter(proxy=["none", "perplexity_target"]).plot(kind="weights")
 # %% [markdown]
 # The history of a run says what each term did. Where the gradient of the proxy is far smaller than
 # that of the task, a weight is a number without an effect.
 
 # %%
-strong = frame[(frame["method"] == "pez perplexity_target") & (frame["weight"] == 1.0)]
-ax = strong["run"].iloc[0].plot()
+strong = table.filter(proxy="perplexity_target", weight=1.0, seed=0)
+axes = table.run(strong.frame["cell"][0]).plot()
 # %% [markdown]
 # ## The prompts that appear
 #
@@ -106,13 +102,12 @@ ax = strong["run"].iloc[0].plot()
 # probability is on the label words at all?
 
 # %%
-frame["grammatical"] = [sl.organism.grammatical(text) for text in frame["text"]]
-frame["asks_for"] = [sl.organism.asks_for(text) for text in frame["text"]]
 columns = ["accuracy", "nats_per_token", "label_mass", "grammatical", "asks_for"]
-frame[["method", "weight", "seed", "text", *columns]].round(3)
+ordered = table.frame.sort_values(["proxy", "weight", "seed"])
+ordered[["proxy", "weight", "seed", "text", *columns]].round(3)
 
 # %% [markdown]
-# `perplexity` lowers the surprisal little, and the task pays for it. `perplexity_target` works much
+# `perplexity` lowers the surprisal, not to that of any sentence, and the task pays for it. `perplexity_target` works much
 # better as a proxy, and that is the trouble: from a weight of .3 on the prompts are flawless
 # sentences of the language that ask something else. The proxy is satisfied, the label mass is gone,
 # and an accuracy near chance is all that says so. Being fluent is not being about the task.
@@ -125,5 +120,5 @@ frame[["method", "weight", "seed", "text", *columns]].round(3)
 # the optimiser did not find.
 
 # %%
-marks = frame.assign(scored=frame["method"])
+marks = table.frame.assign(scored="pez " + table.frame["proxy"])
 ax = sl.plot_front(sl.organism.readable_front("sentiment"), marks)

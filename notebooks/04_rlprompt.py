@@ -81,40 +81,40 @@ ax = runs["lm"].plot()
 # %% [markdown]
 # ## Turning the weight up
 #
-# Three weights for each beginning, two seeds, and few steps.
+# Three weights for each beginning, two seeds, and few steps. `sl.sweep` runs what is not in its folder
+# yet, and measures each prompt.
 
 # %%
-WEIGHTS = [0, 0.3, 1.0]
-rows = []
-for start in ("random", "lm"):
-    for weight in WEIGHTS:
-        for seed in (0, 1):
-            run = sl.tune(
-                lm, task, method="rlprompt", start=start, proxies={"perplexity": weight},
-                steps=50, seed=seed, progress=False,
-            )  # fmt: skip
-            rows.append({"method": f"rlprompt {start}", "weight": weight, "seed": seed, "run": run})
-frame = pd.DataFrame(rows)
-frame = frame.join(pd.DataFrame([run.metrics for run in frame["run"]]))
-frame["text"] = [run.text for run in frame["run"]]
+tables = {
+    start: sl.sweep(
+        lm,
+        task,
+        "rlprompt",
+        [{"perplexity": weight} for weight in (0, 0.3, 1)],
+        seeds=range(2),
+        store="runs/rlprompt",
+        options={"rlprompt": {"steps": 50, "start": start}},
+        progress=False,
+    )
+    for start in ("random", "lm")
+}
 # %%
-ax = sl.plot_weights(frame[frame["method"] == "rlprompt random"])
+axes = tables["random"].plot(kind="weights")
 # %%
-ax = sl.plot_weights(frame[frame["method"] == "rlprompt lm"])
+axes = tables["lm"].plot(kind="weights")
 # %% [markdown]
 # ## The prompts that appear
 
 # %%
-frame["grammatical"] = [sl.organism.grammatical(text) for text in frame["text"]]
-frame["asks_for"] = [sl.organism.asks_for(text) for text in frame["text"]]
+frame = pd.concat([table.frame.assign(start=start) for start, table in tables.items()])
 columns = ["accuracy", "nats_per_token", "label_mass", "grammatical", "asks_for"]
-frame[["method", "weight", "seed", "text", *columns]].round(3)
+frame[["start", "weight", "seed", "text", *columns]].round(3)
 
 # %% [markdown]
 # Three things can be read off.
 #
-# - From a random start the prompts are no sentences at any weight. One of them does the task without
-#   fault and with nearly all of the LM's probability on the label words; that it asks for the
+# - From a random start the prompts are no sentences at any weight. Two of them do the task without
+#   fault and with nearly all of the LM's probability on the label words; that they ask for the
 #   verdict, nobody would guess.
 # - There the weight does what the paper describes: the surprisal goes down, and so does the
 #   accuracy. At the largest weight the prompts are still no sentences, and ask nothing.
@@ -128,5 +128,5 @@ frame[["method", "weight", "seed", "text", *columns]].round(3)
 # tries it. Not a price of being readable, but of the search.
 
 # %%
-marks = frame.assign(scored=frame["method"])
+marks = frame.assign(scored="rlprompt " + frame["start"])
 ax = sl.plot_front(sl.organism.readable_front("sentiment"), marks)

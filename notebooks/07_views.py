@@ -110,9 +110,10 @@ fluent
 # %%
 ax = fluent.plot()
 # %% [markdown]
-# The green band is what questions of the language usually cost. On another LM it would be the openings
-# of the task's own texts. A prompt above the band is less likely than what people write; one *below*
-# it, as here, is a set phrase: once it has begun, nothing in it is a surprise.
+# The dashed line is the prompt's mean, the green band where the means of the language's questions
+# lie. On another LM it would be those of the openings of the task's own texts. A prompt above the
+# band is less likely than what people write; one *below* it, as here, is a set phrase: once it has
+# begun, nothing in it is a surprise.
 #
 # A soft prompt has no tokens, so there are two numbers, and neither is "its surprisal":
 # `surprisal_nats` is that of its nearest tokens, and `entropy_nats` is how unsure the LM is of what
@@ -169,6 +170,9 @@ pd.DataFrame(
 ).set_axis(readable.split()).round(3)
 
 # %% [markdown]
+# The last word carries most of the answer if it may be removed, and seems to do harm if the mean
+# embedding may stand in its place. An attribution that does not say what *absent* meant says little.
+#
 # ### A soft prompt
 #
 # Attribution needs no tokens: it works on vectors as they are. The names below the bars are the

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from softlens.catalogue import ORGANISM, load_task
-from softlens.display import Result
+from softlens.display import Result, visible
 from softlens.errors import MissingExtraError, SoftlensError, near
 from softlens.statistics import table_of
 
@@ -198,16 +198,18 @@ class Oddities(Result):
         """One line for a terminal."""
         known = self.frame[list(RULES)].map(lambda value: value is True)
         some = int(known.any(axis=1).sum())
-        return f"odd behaviour by stated rules: {some} of {len(self.frame)} prompts show some"
+        return (
+            f"odd behaviour by stated rules: {some} of {len(self.frame)} prompts show some (low, "
+            "high: 95% interval of the share)"
+        )
 
     @property
     def table(self) -> pd.DataFrame:
         """Counts of each behaviour, with an example."""
         counts = self.counts()
         shown = [self.examples(name, 1)["text"] for name in counts["behaviour"]]
-        return counts.assign(example=[texts.iloc[0] if len(texts) else "" for texts in shown])[
-            ["behaviour", "shown", "of", "share", "low", "high", "example"]
-        ]
+        counts["example"] = [texts.iloc[0] if len(texts) else "" for texts in shown]
+        return visible(counts)
 
     def counts(self, by: Sequence[str] = ()) -> pd.DataFrame:
         """How many runs of each group show each behaviour.

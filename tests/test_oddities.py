@@ -129,8 +129,10 @@ def test_examples_are_the_most_accurate_and_each_once():
 
 
 def test_what_is_shown_is_inert_and_whole():
-    found = oddities(pd.DataFrame([row(text="<script> <script> <script>")]))
+    found = oddities(pd.DataFrame([row(text="<script> <script> <script>\x1b[2J")]))
     assert "<script>" not in found._repr_html_()
+    assert "\x1b" not in repr(found)
+    assert found.table["share"].tolist()[:2] == ["0", "0"]
     assert "1 of 1 prompts show some" in repr(found)
     assert set(odd_rules()["behaviour"]) == set(RULES)
     assert odd_rules()["stated"].str.len().min() > 20
