@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, permutation_test
 
 from softlens.errors import SoftlensError
 
@@ -143,3 +143,21 @@ def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
             if np.isfinite(found.low) and np.isfinite(found.high):
                 return float(found.low), float(found.high)
     return float("nan"), float("nan")
+
+
+def sign_flip(differences: pd.Series) -> float:
+    """Two-sided p of a mean difference: an exact permutation test over all flips of signs."""
+    values = differences.to_numpy()
+    if not np.any(values):
+        return 1.0
+    every = {"permutation_type": "samples", "n_resamples": 10_000, "rng": 0}
+    return float(permutation_test((values,), np.mean, **every).pvalue)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Each p adjusted for all of them (Holm 1979)."""
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    found = np.empty_like(p)
+    found[order] = np.minimum(adjusted, 1.0)
+    return found

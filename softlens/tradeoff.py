@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import permutation_test
 
 from softlens.errors import SoftlensError
 from softlens.organism import readable_front
-from softlens.statistics import mean_interval, table_of, undominated
+from softlens.statistics import holm, mean_interval, sign_flip, table_of, undominated
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +273,7 @@ def compare_methods(
                     f"{one!r} and {other!r} share {len(by_seed)} seeds at the same weights "
                     f"({named}), wanted at least 2: run more seeds, or leave one of them out."
                 )
-            rows.append(named | {"one": one, "other": other, "p": _sign_flip(by_seed)})
+            rows.append(named | {"one": one, "other": other, "p": sign_flip(by_seed)})
             pair = {"difference": by_seed.to_numpy(), "pair": len(rows) - 1}
             differences.append(pd.DataFrame(pair))
     if not rows:
@@ -284,24 +283,7 @@ def compare_methods(
         )
     found = mean_interval(pd.concat(differences), ["pair"], "difference").drop(columns="pair")
     found = pd.concat([pd.DataFrame(rows), found.rename(columns={"mean": "difference"})], axis=1)
-    found["p_holm"] = _holm(found["p"].to_numpy())
+    found["p_holm"] = holm(found["p"].to_numpy())
     found["least_p"] = 2.0 ** (1 - found["n"])
     columns = ["one", "other", "difference", "low", "high", "n", "p", "p_holm", "least_p"]
     return found[[*by, *columns]]
-
-
-def _sign_flip(differences: pd.Series) -> float:
-    """Two-sided p of the mean difference, over all flips of signs."""
-    values = differences.to_numpy()
-    if not np.any(values):
-        return 1.0
-    every = {"permutation_type": "samples", "n_resamples": 10_000, "rng": 0}
-    return float(permutation_test((values,), np.mean, **every).pvalue)
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    order = np.argsort(p)
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    found = np.empty_like(p)
-    found[order] = np.minimum(adjusted, 1.0)
-    return found

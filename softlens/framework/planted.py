@@ -25,7 +25,8 @@ from softlens.evaluation import evaluate_all
 from softlens.lm import LM, answer_logits
 from softlens.objectives import cross_entropy
 from softlens.prompts import Prompt
-from softlens.readings.base import LEAST_ROOM, product_of, stands_inside
+from softlens.readings.base import product_of, stands_inside
+from softlens.readings.registry import LEAST_ROOM
 from softlens.tasks import Task
 from softlens.tuners.base import Problem
 

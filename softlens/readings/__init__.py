@@ -10,16 +10,8 @@ from softlens.readings import matched as _matched
 from softlens.readings import mixture as _mixture
 from softlens.readings import nearest as _nearest
 from softlens.readings import verbalize as _verbalize
-from softlens.readings.base import (
-    READERS,
-    Asked,
-    Expert,
-    Reader,
-    Reading,
-    read,
-    reader,
-    reading_methods,
-)
+from softlens.readings.base import Expert, Reading
+from softlens.readings.registry import READERS, Asked, Reader, read, reader, reading_methods
 
 __all__ = ["READERS", "Asked", "Expert", "Reader", "Reading", "read", "reader", "reading_methods"]
 METHODS = (_nearest, _verbalize, _matched, _mixture, _frame)

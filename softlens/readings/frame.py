@@ -2,8 +2,9 @@
 
 from softlens.constraints import Ban, allowed_tokens
 from softlens.errors import SoftlensError
-from softlens.readings.base import Asked, Reading, reader
+from softlens.readings.base import Reading
 from softlens.readings.matched import WEIGHT, match_options, search_path
+from softlens.readings.registry import Asked, reader
 from softlens.templates import template_parts
 
 

@@ -25,7 +25,8 @@ from softlens.errors import SoftlensError
 from softlens.lm import LM, EncodedTexts
 from softlens.objectives import Objective
 from softlens.proposals import Proposals, Setting
-from softlens.readings.base import Asked, Reading, reader
+from softlens.readings.base import Reading
+from softlens.readings.registry import Asked, reader
 from softlens.statistics import undominated
 from softlens.tuners.base import Problem, TunerOptions
 from softlens.tuners.pool import Pool, Row

@@ -25,7 +25,8 @@ from softlens.constraints import allowed_tokens
 from softlens.errors import SoftlensError
 from softlens.lm import LM, EncodedTexts, draw_prompts
 from softlens.organism import grammar, speaks
-from softlens.readings.base import Asked, Expert, Reading, product_of, reader
+from softlens.readings.base import Expert, Reading, product_of
+from softlens.readings.registry import Asked, reader
 
 FITTED, MOST_ANSWERS = 128, 256
 """Texts of the fit; and tokens it is about, those that the prompt gives the most probability."""

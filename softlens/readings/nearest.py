@@ -1,7 +1,8 @@
 """Nearest tokens as a reading."""
 
 from softlens.decode import nearest_tokens
-from softlens.readings.base import Asked, Reading, reader
+from softlens.readings.base import Reading
+from softlens.readings.registry import Asked, reader
 
 
 @reader(

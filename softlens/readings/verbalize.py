@@ -13,7 +13,8 @@ from torch import Tensor
 from softlens.behaviour import closed, kl_from
 from softlens.errors import SoftlensError
 from softlens.lm import LM, EncodedTexts, word_logits
-from softlens.readings.base import Asked, Reading, reader
+from softlens.readings.base import Reading
+from softlens.readings.registry import Asked, reader
 
 BLANK = "__"
 FRAMES = {

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 
 from softlens.controls import RANDOM_PROMPTS
@@ -22,6 +20,7 @@ from softlens.lm.transformer import prefill
 from softlens.objectives import Objective
 from softlens.runs import RunConfig
 from softlens.sweeps.cells import Cell
+from softlens.sweeps.memory import MemoryWatch
 from softlens.tasks import Task
 from softlens.tuners import TUNERS, run_config
 from softlens.tuners.base import Problem
@@ -129,7 +128,7 @@ def estimate(
     )
     tuner_class = TUNERS[method]
     chosen = tuner_class.Options(**config.options)
-    memory = _Memory(lm)
+    memory = MemoryWatch(lm)
     with memory:
         began = time.perf_counter()
         problem = Problem.encode(lm, task, length, chosen.truncate, chosen.ban)
@@ -277,40 +276,3 @@ def _search(begun: Callable[[Any], Any], chosen: Any) -> list[tuple[str, float, 
     rate = rate or seconds[1] / spent[1]
     start = max(0.0, seconds[1] - rate * spent[1])
     return [("beginning of the search", 1.0, start), ("evaluations", float(whole), rate)]
-
-
-class _Memory:
-    """The most memory that is taken while it watches."""
-
-    EVERY_SECONDS = 0.005
-
-    def __init__(self, lm: LM) -> None:
-        self._lm, self._process = lm, psutil.Process()
-        self._on_gpu = lm.device.type == "cuda"
-        self._stop = threading.Event()
-        self.peak = self._now()
-        self.ceiling = self.peak + (
-            torch.cuda.mem_get_info(lm.device)[0]
-            if self._on_gpu
-            else psutil.virtual_memory().available
-        )
-
-    def __enter__(self) -> None:
-        if self._on_gpu:
-            torch.cuda.reset_peak_memory_stats(self._lm.device)
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.cached = self._lm.cache.used
-
-    def _now(self) -> int:
-        if self._on_gpu:
-            return int(torch.cuda.max_memory_allocated(self._lm.device))
-        return int(self._process.memory_info().rss)
-
-    def _watch(self) -> None:
-        while not self._stop.wait(self.EVERY_SECONDS):
-            self.peak = max(self.peak, self._now())
