@@ -71,14 +71,44 @@ table = turned_up.concat(free)
 table
 
 # %% [markdown]
+# A long sweep wants more cores, and the call stays as it is: give it the workers of a *dask* client. On
+# a laptop:
+#
+# ```python
+# from dask.distributed import Client
+#
+# client = Client(n_workers=4, threads_per_worker=1)
+# sl.sweep(lm, task, methods, proxies, seeds=range(5), store="runs/", client=client)
+# ```
+#
+# On a cluster under Slurm (`pip install dask-jobqueue`; the store lies on a disk that all nodes share):
+#
+# ```python
+# from dask.distributed import Client
+# from dask_jobqueue import SLURMCluster
+#
+# cluster = SLURMCluster(cores=1, processes=1, memory="8GB", walltime="08:00:00")
+# cluster.scale(jobs=20)
+# sl.sweep(lm, task, methods, proxies, seeds=range(5), store="/shared/runs", client=Client(cluster))
+# ```
+#
+# Each run is in the store as soon as it is finished. A job that Slurm kills costs the run it was
+# at, and the same call goes on with the rest. What one run will take is measured beforehand on a few
+# of its steps:
+
+# %%
+sl.estimate(lm, task, "pez", proxies={"perplexity": 0.3})
+
+# %% [markdown]
 # ## The trade-off
 #
 # Each point is a run, larger with more weight. A coloured step says what a method reaches if it may
 # be so surprising: within each seed the run that is best *on dev*, then the mean over seeds, with
-# its interval. The best seed alone would be a lottery ticket.
+# its interval. The best seed alone would be a lottery ticket. (`sl.plot_tradeoff` takes such a table
+# from anywhere.)
 
 # %%
-ax = sl.plot_tradeoff(table)
+ax = table.plot()
 
 # %% [markdown]
 # The two tuners live in different places. PEZ never comes near fluent text. RLPrompt starts from the
@@ -131,6 +161,11 @@ axes = found.plot()
 found.parts.dropna(subset=["parts_at"]).round(3)
 
 # %% [markdown]
+# PEZ parts from its proxy at the first weight: the surprisal falls, and with it what the prompts were
+# for, on this LM and on the judge. RLPrompt does so at the last weight only. It then no longer asks
+# for the verdict in any seed (last panel); with three seeds that gets no star, because its interval
+# without a weight is as wide as can be.
+#
 # ## On a real LM
 #
 # There the true front is unknown. The best of all methods together takes its place, chosen on dev,

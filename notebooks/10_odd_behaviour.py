@@ -33,7 +33,7 @@ sl.odd_rules()[["behaviour", "stated"]]
 # ## Some runs
 #
 # PEZ on `sentiment` with nothing, with the published proxy, and with one whose gradient reaches the
-# predicted token too. RLPrompt with little and with much weight. Short trainings, three seeds.
+# predicted token too. RLPrompt with nothing and with much weight. Short trainings, three seeds.
 
 # %%
 lm = sl.load_lm()
@@ -62,11 +62,23 @@ rl = sl.sweep(
 table = pez.concat(rl)
 
 # %% [markdown]
+# What their accuracies are to be held against, and the rules do so:
+
+# %%
+sl.controls(lm, task, length=5)
+
+# %% [markdown]
 # ## Counted
+#
+# Of how many prompts each rule says yes, with Wilson's interval of that share, and one of them:
 
 # %%
 odd = sl.oddities(table)
 odd
+
+# %% [markdown]
+# Four of the rules find nothing here: no loop, no label word, no filler, no control token. Eighteen
+# prompts cannot rule them out, as the end of their intervals says. The others, by what was asked for:
 
 # %%
 shown = odd.counts(["method", "proxy", "weight"])
@@ -75,7 +87,7 @@ shown[shown["shown"] > 0].round(2)
 # %% [markdown]
 # ## Does the task, and does not say so
 #
-# Half of what matters about a prompt is missing if one looks at the accuracy alone. These prompts do the
+# Who looks at the accuracy alone misses half of what matters about a prompt. These prompts do the
 # task, and nobody who reads them would know it: most are word salad, and one asks how it was near the
 # end, which agrees with the verdict nine times in ten.
 
@@ -116,10 +128,14 @@ one = table.frame[table.frame["proxy"].isin(["none", "perplexity_target"])]
 ax = sl.oddities(one[one["method"] == "pez"]).plot()
 
 # %% [markdown]
-# Without a proxy PEZ does the task and says nothing; with a weight of 1 it says flawless sentences about
-# zoos and canals, and does not do the task. Somewhere between the two there should have been a prompt
-# that does both. It exists ("all in all it was"), and no weight found it.
-#
+# Without a proxy PEZ does the task and says nothing; with a weight of 1 it says flawless sentences,
+# about a zoo and a canal, and does not do the task. Somewhere between the two there should have been
+# a prompt that does both. It exists, and neither weight found it:
+
+# %%
+sl.evaluate(lm, task, "all in all it was")
+
+# %% [markdown]
 # A count of a few runs is a small number; each share in `odd.counts()` has Wilson's interval. And a
 # rule sees what it was written for. Prompts that fool all eight of them will be found by reading,
 # which is why `examples` are part of the result.

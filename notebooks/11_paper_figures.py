@@ -39,7 +39,8 @@ for figure in sorted(FIGURES.values(), key=lambda figure: figure.number):
 #
 # **Claim.** What a soft prompt does and what its nearest tokens do are two things.
 # **For**: the same vectors, scored twice, beside the controls. **Against**: nearest by cosine is one
-# decoding of several (figure 7 has better ones), and now and then the tokens are right.
+# decoding of several (figure 7 has better ones), and now and then the tokens are right: on `topic`
+# they do the task. On `witness` the soft prompt itself does not find the question.
 
 # %%
 show(ground, "soft_vs_nearest")
@@ -48,8 +49,10 @@ show(ground, "soft_vs_nearest")
 # ## 2, 3. The trade-off of PEZ and of RLPrompt
 #
 # **Claim.** More weight on fluency, less accuracy. **For**: both curves, with the controls, chosen on
-# dev. **Against**: they fall in different places. PEZ stays far to the right of the gold front at
-# every weight; RLPrompt starts as fluent as the LM. One sentence cannot hold both.
+# dev. **Against**: one sentence cannot hold both. PEZ stays far to the right of the gold front on
+# `sentiment` and `witness` at every weight, and its accuracy goes up and down. On `topic`, where the LM
+# asks the right question by itself, a small weight takes it to the front and costs nothing. RLPrompt
+# starts as fluent as the LM, and loses mostly where the front itself does.
 
 # %%
 show(ground, "tradeoff_pez")
@@ -93,7 +96,8 @@ show(ground, "over_optimisation")
 #
 # **Claim.** Readings that watch what a prompt does are more faithful than those that look at its
 # vectors. **For**: three kinds of texts, and random texts beside them. **Against**: they are given
-# unlabelled texts of the task, and the search has a budget (here a tiny one, and it shows).
+# unlabelled texts of the task, and on texts of another task much of the lead may be gone. The search
+# has a budget (here a tiny one, and it shows).
 
 # %%
 show(ground, "reading_faithfulness")
