@@ -172,7 +172,7 @@ class Game:
                     logits = answer_logits_each(self.lm, own, self.texts.subset(texts), words)
                     value = self.worth(logits.transpose(0, 1), texts).T
                     (slope,) = torch.autograd.grad(value.sum(), own)
-                worth[texts], rows[texts] = value.detach().cpu(), slope.cpu()
+                worth[texts], rows[texts] = value.detach().float().cpu(), slope.cpu()
             values.append(worth)
             slopes.append(rows)
         return torch.cat(values, dim=1), torch.cat(slopes, dim=1)

@@ -45,8 +45,8 @@ def answer_logits(
         words: token ids whose logits are wanted; None for the whole vocabulary.
 
     Returns:
-        Logits, float32. One forward of all pairs: split large sets with `score_answers`, which
-        is built for that.
+        Logits, float32 (float64 of a float64 LM). One forward of all pairs: split large sets with
+        `score_answers`, which is built for that.
 
     Raises:
         SoftlensError: for vectors of another width, or rows longer than the LM's context.
@@ -133,7 +133,8 @@ def answer_chunks(
         for start in range(0, len(sizes), together):
             stop = min(start + together, len(sizes))
             hidden = _answer_states(lm, vectors[start:stop], sizes[start:stop], part)
-            yield list(range(start, stop)), chosen, lm.logits(hidden.transpose(0, 1), words)
+            logits = lm.logits(hidden.transpose(0, 1), words).float()
+            yield list(range(start, stop)), chosen, logits
 
 
 def as_vectors(

@@ -1,4 +1,4 @@
-"""The LM head in float32, on all tokens or only on the rows that are asked for."""
+"""The LM head in float32 (or float64), on all tokens or only on the rows that are asked for."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class Head:
     """Logits from final hidden states, as the model's own head gives them.
 
     bfloat16 has 8 bits: logits near 20 would be rounded to eighths. So the product is taken in
-    float32 whatever the LM computes in.
+    float32 at least; a float64 LM keeps its digits.
 
     Args:
         model: the LM.
@@ -33,9 +33,11 @@ class Head:
         layer: Any = model.get_output_embeddings()
         inputs: Any = model.get_input_embeddings()
         self.tied = layer.weight.data_ptr() == inputs.weight.data_ptr() and not scaled(inputs)
-        self.weight = embedding if self.tied else layer.weight.detach().float()
+        wide = torch.promote_types(model.dtype, torch.float32)
+        shared = self.tied and wide == embedding.dtype
+        self.weight = embedding if shared else layer.weight.detach().to(wide)
         bias = getattr(layer, "bias", None)
-        self.bias = None if bias is None else bias.detach().float()
+        self.bias = None if bias is None else bias.detach().to(wide)
         config = model.config
         self.softcap = getattr(config, "final_logit_softcapping", None)
         self.scale = getattr(config, "logit_scale", None) or 1.0
@@ -47,7 +49,7 @@ class Head:
         """Logits of every token, or of `words` only."""
         weight = self.weight if words is None else self.weight[words]
         bias = self.bias if self.bias is None or words is None else self.bias[words]
-        return self._bounded(torch.nn.functional.linear(hidden.float(), weight, bias))
+        return self._bounded(torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias))
 
     def own(
         self,
@@ -56,7 +58,7 @@ class Head:
         ids: Int[Tensor, "*rows length"],
     ) -> Float[Tensor, "*batch length"]:
         """The logit of one row for each position, as if `rows` stood at `ids` in the head."""
-        products = (hidden.float() * rows).sum(dim=-1)
+        products = (hidden.to(self.weight.dtype) * rows).sum(dim=-1)
         return self._bounded(products if self.bias is None else products + self.bias[ids])
 
     def _bounded(self, products: Tensor) -> Tensor:
@@ -68,9 +70,9 @@ class Head:
         ids = torch.arange(4, device=model.device)[None] % self.weight.shape[0]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
         hidden = model.base_model(**inputs).last_hidden_state
-        wanted = model(**inputs).logits.float()
+        wanted = model(**inputs).logits.to(self.weight.dtype)
         got = self(hidden)
-        allowed = 1e-4 if model.dtype == torch.float32 else 3e-2
+        allowed = 3e-2 if model.dtype == torch.bfloat16 else 1e-4
         if (got - wanted).abs().max() > allowed * (1 + wanted.abs().max()):
             raise SoftlensError(
                 f"The logits of a {model.config.model_type!r} model are not its head applied to "

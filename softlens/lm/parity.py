@@ -119,13 +119,17 @@ _AFTERS = [[5, 3], [2, 7, 4]]
 _SIZES = [3, 2]
 
 
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
 def _inputs(model: PreTrainedModel, bos_id: int) -> tuple[list[list[int]], Tensor, Tensor]:
     embed: Any = model.get_input_embeddings()
     weight = embed.weight.detach()
     rows = [[bos_id, *[t % len(weight) for t in text]] for text in _TEXTS]
     generator = torch.Generator().manual_seed(0)
     picked = torch.randint(len(weight), (2, 3), generator=generator).to(weight.device)
-    prompts = weight[picked].float().requires_grad_()
+    prompts = weight[picked].to(_wide(model.dtype)).requires_grad_()
     return rows, prompts, torch.tensor(_SIZES, device=weight.device)
 
 
@@ -133,11 +137,12 @@ def _outcome(first: Tensor, second: Tensor, prompts: Tensor, gradients: bool) ->
     """Hidden states of both layouts and, if asked, the gradients of a fixed function of them."""
     results = []
     for states in (first, second):
-        results.append(states.detach().float())
+        wide = states.to(_wide(states.dtype))
+        results.append(wide.detach())
         if not gradients:
             continue
         weights = torch.linspace(-1, 1, states.numel(), device=states.device).view(states.shape)
-        (gradient,) = torch.autograd.grad((states.float() * weights).sum(), prompts)
+        (gradient,) = torch.autograd.grad((wide * weights).sum(), prompts)
         results.append(gradient)
     return results
 

@@ -128,7 +128,7 @@ def next_token_entropy(
             states = _states(lm, texts.subset(chosen), fed[pick], sizes[pick])
             log_probs = lm.logits(states).log_softmax(dim=-1)
             nats = -(log_probs.exp() * log_probs).sum(dim=-1)
-            found[pick, torch.tensor(chosen, device=lm.device)] = nats.transpose(0, 1)
+            found[pick, torch.tensor(chosen, device=lm.device)] = nats.transpose(0, 1).float()
     return found
 
 

@@ -41,7 +41,7 @@ def grouped_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Float[Tensor, "batch queries heads dim"], None]:
-    """Softmax attention without repeating the keys of grouped heads; softmax in float32.
+    """Softmax attention without repeating the keys of grouped heads; softmax in float32 at least.
 
     On a CPU this is several times faster than the fused kernel's backward pass in bfloat16
     (`make bench`), and a little faster in float32.
@@ -56,7 +56,8 @@ def grouped_attention(
     )
     if attention_mask is not None:
         scores = scores + attention_mask[:, :, None, :, : key.shape[2]]
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    weights = torch.softmax(scores, dim=-1, dtype=wide).to(value.dtype)
     mixed = torch.matmul(weights.view(batch, groups, -1, key.shape[2]), value)
     return mixed.view(batch, heads, queries, dim).transpose(1, 2), None
 

@@ -9,6 +9,7 @@ subsequences of n vectors are as many tokens, not n 2^(n-1).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -71,11 +72,11 @@ class _Part:
     ends: list[int]
 
     def visible(self, device: torch.device) -> Tensor:
-        seen = torch.eye(len(self.vectors), dtype=torch.bool, device=device)
+        seen = np.eye(len(self.vectors), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 seen[node] |= seen[parent]
-        return seen
+        return torch.from_numpy(seen).to(device)
 
 
 def _trie_chunks(
@@ -101,7 +102,7 @@ def _trie_chunks(
                 below = transformer.after_nodes(lm.model, prefix, nodes, visible, steps)
                 states = torch.cat([states.to(below.dtype), below], dim=1)
             ends = torch.tensor([end + 1 for end in part.ends], device=lm.device)
-            yield rows, chosen, lm.logits(states[:, ends].transpose(0, 1), words)
+            yield rows, chosen, lm.logits(states[:, ends].transpose(0, 1), words).float()
 
 
 def _parts(sequences: Sequences) -> Iterator[_Part]:
