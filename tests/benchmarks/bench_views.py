@@ -218,13 +218,23 @@ def exactness_rows(lm: LM, task: Task, texts: int) -> list[dict[str, object]]:
     return rows
 
 
-def agreement_rows(lm: LM, task: Task, length: int, prompts: int) -> list[dict[str, object]]:
+def agreement_rows(
+    lm: LM,
+    task: Task,
+    length: int,
+    prompts: int,
+    texts: int,
+    steps: int = 64,
+    planted: int = 3,
+    randomise: bool = True,
+) -> list[dict[str, object]]:
     """Which method agrees with exact Shapley: means over prompts, half readable, half random."""
     readable = list(task.readable[: prompts // 2])
     others = [drawn(lm, length, seed) for seed in range(prompts - len(readable))]
     found = compare_attributions(
-        lm, task, [*readable, *others], texts=16 if lm.is_small else 4, planted=3, progress=False
-    )
+        lm, task, [*readable, *others], texts=16 if lm.is_small else texts, steps=steps,
+        planted=planted, randomise=randomise, progress=False,
+    )  # fmt: skip
     rows = found.summary.assign(task=task.name).to_dict("records")
     return [{str(key): value for key, value in row.items()} for row in rows]
 
@@ -252,6 +262,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=32, help="of integrated gradients")
     parser.add_argument("--permutations", type=int, default=25)
     parser.add_argument("--prompts", type=int, default=10)
+    parser.add_argument("--planted", type=int, default=3, help="0 plants none, which trains none")
+    parser.add_argument("--randomise", action=argparse.BooleanOptionalAction, default=True)
     asked = parser.parse_args()
     lm, tasks = load_lm(asked.lm), [load_task(name) for name in asked.tasks]
     prompt = drawn(lm, asked.length)
@@ -266,7 +278,8 @@ def main() -> None:
         elif part == "exactness":
             rows = exactness_rows(lm, tasks[0], asked.texts)
         else:
-            rows = [r for task in tasks for r in agreement_rows(lm, task, 5, asked.prompts)]
+            how = (5, asked.prompts, asked.texts, asked.steps, asked.planted, asked.randomise)
+            rows = [r for task in tasks for r in agreement_rows(lm, task, *how)]
         found[part] = rows
         print(f"{part}\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.3g}'.format)}",
               flush=True)  # fmt: skip
