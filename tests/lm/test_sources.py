@@ -163,6 +163,13 @@ def test_unknown_names_offer_the_near_ones():
         load_lm("gpt2", dtype="float16")
 
 
+def test_a_known_name_that_the_hub_does_not_give():
+    said = sources._hub_message("gpt2", OSError())
+    assert said.startswith("The hub did not give 'gpt2' (OSError)")
+    assert "hf download gpt2 --local-dir gpt2" in said
+    assert "Did you mean" not in said
+
+
 def test_a_device_that_is_not_there(hub_folder: Path):
     with pytest.raises(SoftlensError, match="on device 'cuda:7'"):
         load_lm(hub_folder, device="cuda:7")
