@@ -5,14 +5,15 @@
 Peers are captum's `IntegratedGradients`, `FeatureAblation` and `ShapleyValueSampling` on the plain
 forward of the same prompt and texts, one call a text, as its documentation has it; Shapley
 values are sampled with as many permutations by both, and ours are also timed exactly, from all
-coalitions. Ours includes everything up to the finished result,
-but texts' keys and values stay in memory between repeats, as they do in a session. Medians of
-alternated repeats in one process; ``--lm smollm2-135m --tasks reviews`` for the real LM.
+coalitions. Ours includes everything up to the finished result, but texts' keys and values stay in
+memory between repeats, as they do in a session. Medians of alternated repeats in one process, and
+ratios of processor time, which another program beside it changes little; ``--lm smollm2-135m
+--tasks reviews`` for the real LM.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -115,6 +116,24 @@ def no_gradient(call: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
     return run
 
 
+def both_times(
+    calls: Mapping[str, Callable[[], object]], repeats: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each call by the clock, and of the processor.
+
+    On one thread the latter are what it would take on a machine that does nothing else.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+
+    def timed(name: str) -> None:
+        began = time.process_time()
+        calls[name]()
+        spent[name].append(time.process_time() - began)
+
+    times = alternated({name: partial(timed, name) for name in calls}, repeats)
+    return times, {name: taken[1:] for name, taken in spent.items()}
+
+
 def peer_rows(
     lm: LM,
     task: Task,
@@ -126,6 +145,7 @@ def peer_rows(
 ) -> list[dict[str, object]]:
     """Times of ours and of captum's, alternated; differences where both are exact."""
     theirs = peers(lm, task, prompt, texts, steps, permutations)
+    # By both with as many permutations, and by ours from all coalitions.
     jobs: list[tuple[str, str, int | None]] = [
         ("integrated_gradients", "integrated_gradients", None),
         ("leave_one_out", "leave_one_out", None),
@@ -141,13 +161,15 @@ def peer_rows(
                 samples=samples, progress=False,
             ).by_text  # fmt: skip
 
-        times = alternated({"ours": ours, "captum": theirs[method]}, repeats)
-        ratios = sorted(c / o for c, o in zip(times["captum"], times["ours"], strict=True))
+        times, spent = both_times({"ours": ours, "captum": theirs[method]}, repeats)
+        ratios = sorted(c / o for c, o in zip(spent["captum"], spent["ours"], strict=True))
         rows.append(
             {
                 "method": name,
                 "milliseconds": 1e3 * median(times["ours"]),
                 "captum_milliseconds": 1e3 * median(times["captum"]),
+                "processor_milliseconds": 1e3 * median(spent["ours"]),
+                "captum_processor_milliseconds": 1e3 * median(spent["captum"]),
                 "ratio": median(ratios),
                 "ratio_low": ratios[0],
                 "ratio_high": ratios[-1],
@@ -173,22 +195,14 @@ def view_rows(lm: LM, task: Task, prompt: Prompt, repeats: int) -> list[dict[str
         ),
         "fade_in": lambda: fade_in(lm, task, prompt, texts=4, progress=False),
     }
-    spent: dict[str, list[float]] = {name: [] for name in calls}
-
-    def timed(name: str) -> None:
-        began = time.process_time()
-        calls[name]()
-        spent[name].append(time.process_time() - began)
-
-    times = alternated({name: partial(timed, name) for name in calls}, repeats)
+    times, spent = both_times(calls, repeats)
     return [
         {
             "view": name,
-            "milliseconds": 1e3 * median(taken),
-            # On one thread, what it would be on a machine that does nothing else.
-            "processor_milliseconds": 1e3 * median(spent[name][1:]),
+            "milliseconds": 1e3 * median(times[name]),
+            "processor_milliseconds": 1e3 * median(spent[name]),
         }
-        for name, taken in times.items()
+        for name in calls
     ]
 
 
