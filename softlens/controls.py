@@ -65,6 +65,15 @@ def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Cont
     """Empty prompt, random prompts of `length` tokens (mean of 5), best readable prompt.
 
     They depend on the LM, the task and the length alone, so the LM remembers them.
+
+    Args:
+        lm: the LM.
+        task: the task; its readable prompts are chosen among on dev.
+        length: of the random prompts, in tokens.
+        truncate: shorten texts that exceed the LM's context, keeping their end.
+
+    Raises:
+        SoftlensError: a label word of several tokens; a text that is too long.
     """
     key = ("controls", task, length, truncate)
     if key in lm.memo:

@@ -97,7 +97,18 @@ def evaluate_all(
     split: str = "test",
     truncate: bool = False,
 ) -> list[Evaluation]:
-    """`evaluate` for many prompts in one pass over the texts, which is much faster."""
+    """`evaluate` for many prompts in one pass over the texts, which is much faster.
+
+    Args:
+        lm: the LM.
+        task: the task.
+        prompts: of what `evaluate` takes, in any mixture; one result each, in their order.
+        split: "test", "dev" or "train".
+        truncate: shorten texts that exceed the LM's context, keeping their end.
+
+    Raises:
+        SoftlensError: as `evaluate`.
+    """
     if split not in SPLITS:
         raise SoftlensError(f"Got split {split!r}, wanted one of {SPLITS}.{near(split, SPLITS)}")
     # Token ids and their text are often one prompt; what is equal is scored once.

@@ -60,7 +60,17 @@ class Prompt:
 
     @classmethod
     def from_text(cls, lm: LM, text: str, leading_space: bool = True) -> "Prompt":
-        """A hard prompt: the embedding rows of `text`, encoded as it stands inside a sentence."""
+        """A hard prompt: the embedding rows of `text`.
+
+        Args:
+            lm: whose tokens and rows.
+            text: what it says.
+            leading_space: encode it as it stands after other words; False where nothing is before
+                it, as with a template ``{prompt} {text}``.
+
+        Raises:
+            SoftlensError: a text without tokens.
+        """
         ids = lm.encode(text, leading_space=leading_space)
         if not ids:
             raise SoftlensError(f"The text {text!r} has no tokens. Use None for the empty prompt.")
@@ -68,7 +78,11 @@ class Prompt:
 
     @classmethod
     def from_ids(cls, lm: LM, ids: Sequence[int]) -> "Prompt":
-        """A hard prompt from token ids."""
+        """A hard prompt from token ids.
+
+        Raises:
+            SoftlensError: an id outside the vocabulary.
+        """
         ids = tuple(int(i) for i in ids)
         outside = [i for i in ids if not 0 <= i < lm.vocab_size]
         if outside:
@@ -83,7 +97,16 @@ class Prompt:
     def soft(
         cls, lm: LM, vectors: Float[Tensor, "length hidden"], start_ids: Sequence[int] | None = None
     ) -> "Prompt":
-        """A soft prompt for `lm` from free vectors."""
+        """A soft prompt for `lm` from free vectors.
+
+        Args:
+            lm: the LM they are for.
+            vectors: shape (length, hidden).
+            start_ids: the tokens that training started from, one a position, if it is known.
+
+        Raises:
+            SoftlensError: vectors of another width than the LM's, or with NaN or infinity.
+        """
         started = None if start_ids is None else tuple(int(i) for i in start_ids)
         prompt = cls(vectors, LMName(lm.name, lm.checksum), start_ids=started)
         prompt.check(lm)
@@ -203,7 +226,12 @@ class Prompt:
 
     @classmethod
     def load(cls, path: str | Path) -> "Prompt":
-        """Read what `save` wrote; it opens without the LM."""
+        """Read what `save` wrote; it opens without the LM.
+
+        Raises:
+            SoftlensError: there is no such file.
+            DamagedFileError: it is truncated, or no prompt.
+        """
         if not Path(path).is_file():
             raise SoftlensError(f"No prompt at {path}. Check the path.")
         try:

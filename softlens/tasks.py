@@ -119,6 +119,13 @@ class Task:
 
         Both are drawn, without overlap, from the train and dev splits together. This is how the
         few-shot literature draws its sets (RLPrompt, arXiv 2205.12548: 16 a class).
+
+        Args:
+            shots: texts of each class, in each of the two splits.
+            seed: of the draw.
+
+        Raises:
+            SoftlensError: a class with fewer texts than that (says how many there may be).
         """
         pool = dict(zip(self.train.texts, self.train.labels, strict=True))
         for text, label in zip(self.dev.texts, self.dev.labels, strict=True):

@@ -214,6 +214,9 @@ def hypervolume(
 
     Returns:
         ``*by, seed, hypervolume, most``; `softlens.statistics.mean_interval` averages over seeds.
+
+    Raises:
+        SoftlensError: a table without what is needed, or a `most` that is not above 0.
     """
     frame = hard_runs(table, [*by, "task", "seed", SELECT, "chance", gain, cost])
     rows = []

@@ -189,7 +189,20 @@ def faithfulness_all(
     other: Task | Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[Faithfulness]:
-    """`faithfulness` of many readings of one prompt, whose own answers are then asked for once."""
+    """`faithfulness` of many readings of one prompt, whose own answers are then asked for once.
+
+    Args:
+        lm: the LM.
+        task: its test texts are what they are compared on.
+        prompt: a `Prompt`, or a text.
+        readings: of `sl.read`, or texts of your own; one result each, in their order.
+        texts: how many test texts at most.
+        other: as for `faithfulness`.
+        seed: of the shuffled words and of the bootstrap.
+
+    Raises:
+        SoftlensError: as `faithfulness`.
+    """
     if prompt is None:
         raise SoftlensError(
             "Got the empty prompt, which says nothing: it is the control that readings are held "

@@ -92,7 +92,14 @@ class AnswerScores:
 def score_answers(
     lm: LM, prompts: Prompts, texts: EncodedTexts, words: Int[Tensor, " words"]
 ) -> AnswerScores:
-    """Log-probabilities of `words` for every prompt on every text, in chunks that fit a laptop."""
+    """Log-probabilities of `words` for every prompt on every text, in chunks that fit a laptop.
+
+    Args:
+        lm: the LM.
+        prompts: token ids or vectors, shape (length, hidden), of any lengths.
+        texts: what `LM.encode_texts` gave.
+        words: ids of the label words.
+    """
     count = len(prompts)
     log_probs = torch.empty(count, len(texts), len(words))
     top_ids = torch.empty(count, len(texts), dtype=torch.long)

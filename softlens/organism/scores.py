@@ -79,6 +79,9 @@ def readable_front(task: str | None = None) -> pd.DataFrame:
 
     Columns: ``task, text, length, accuracy, accuracy_vocab, nats_per_token, label_mass, asks_for,
     on_front, held_out, texts``; see the data card.
+
+    Raises:
+        SoftlensError: no such task.
     """
     front = pd.read_csv(files.data_dir() / "readable_front.csv")
     if task is None:

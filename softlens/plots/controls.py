@@ -29,6 +29,9 @@ def plot_controls(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         The Axes, one row for each thing scored: a point for each seed, a tick at their mean with
         a bar for its 95% bootstrap interval, and in words the mean and the label mass: an
         accuracy with hardly any label mass is that of a prompt which asks something else.
+
+    Raises:
+        SoftlensError: an empty table, or one without a column that is needed (says which).
     """
     if frame.empty:
         raise SoftlensError("Got an empty table, wanted rows of task, scored, seed and accuracy.")

@@ -27,9 +27,12 @@ def plot_front(
             something else (label mass below one half) are drawn faintly.
         marks: other prompts to hold against it: ``scored, accuracy, nats_per_token``; what is
             scored is a kind of prompt ("nearest tokens") or a method ("pez"), or a variant of one
-            ("pez perplexity"; every second variant is drawn hollow). Where the nats are
-            NaN, as for soft prompts, the accuracy is a line.
+            ("pez perplexity"; variants differ in what is filled). Where the nats are NaN, as for
+            soft prompts, the accuracy is a line.
         ax: where to draw; a new figure unless given.
+
+    Raises:
+        SoftlensError: an empty front.
     """
     if front.empty:
         raise SoftlensError("Got an empty front, wanted the rows of one task.")

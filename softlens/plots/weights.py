@@ -35,6 +35,9 @@ def plot_weights(frame: pd.DataFrame, ax: Any = None) -> np.ndarray:
     Returns:
         The Axes. Weights stand at equal distances. Points are runs, lines their means, bars 95%
         bootstrap intervals; thin lines without points are the controls.
+
+    Raises:
+        SoftlensError: a table without one of these columns (says which).
     """
     if absent := {"method", "weight", *PANELS} - set(frame.columns):
         raise SoftlensError(f"Got a table without {sorted(absent)}; it has {list(frame.columns)}.")

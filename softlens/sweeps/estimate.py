@@ -120,6 +120,18 @@ def estimate(
     whose step is all of it, is measured with two small budgets. What the LM remembers already
     (keys and values of texts, controls) is not counted again.
 
+    Args:
+        lm: the LM.
+        task: what would be trained for.
+        method: a name of a tuner.
+        length: of the prompt, in positions.
+        proxies: proxies of interpretability and their weights.
+        steps: of the training; None: the method's own for such an LM.
+        seed: of the steps that are measured.
+        judge: another LM, for proxies that need one.
+        description: of the task, for proxies that need one.
+        **options: the method's own.
+
     Raises:
         SoftlensError: what `tune` would refuse.
     """
