@@ -213,7 +213,7 @@ def test_untrusted_tokens_stay_inert(tiny: Callable[..., LM], toy_task: Task):
 
 def test_plots(made: sl.Report):
     for one in (made, made.verdict, *made.readings, *made.faithfulness, *made.scrutability):
-        one.plot()
+        assert any(panel.has_data() or panel.texts for panel in np.ravel(one.plot()))
     plt.close("all")
 
 

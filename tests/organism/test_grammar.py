@@ -69,7 +69,6 @@ def test_every_follow_up_has_one_parse_and_opening_words_do_not_change_it(data):
 def test_words_in_any_order_are_rarely_sentences_and_never_crash(words):
     text = " ".join(words)
     if grammar().asks_for(text) is not None:
-        assert text.removeprefix(f"{words[0]} ") or text
         assert len(words) in (5, 6)
     assert isinstance(grammar().is_sentence(text), bool)
 
