@@ -39,7 +39,7 @@ def tradeoff_real(ground: Ground) -> Drawn:
     """Accuracy against surprisal of the runs that the store holds."""
     found = real_runs(ground)
     if found is None:
-        raise LeftOutError(missing_from(None))
+        raise LeftOutError(missing_from(None).rstrip("."))
     frame = found.frame
     if not (frame["scored"] != "soft").any():
         raise LeftOutError(f"the store has soft prompts only: {MAKE}")
