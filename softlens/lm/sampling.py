@@ -46,6 +46,7 @@ def draw_prompts(
     context: Context | None = None,
     allowed: Bool[Tensor, " vocab"] | None = None,
     replacement: bool = False,
+    temperature: float = 1.0,
 ) -> Drawn:
     """Draw `count` prompts of `length` tokens from the LM.
 
@@ -62,10 +63,17 @@ def draw_prompts(
         context: what stands before, as in `token_surprisal`; None means `default_context`.
         allowed: the tokens that may be drawn; all by default.
         replacement: whether a prompt may be drawn twice.
+        temperature: below one, likely prompts are drawn more often than the LM says them; `nats`
+            stay those of the LM itself.
 
     Raises:
-        SoftlensError: for a length or a count below one, or if no token is allowed.
+        SoftlensError: for a length or a count below one, a temperature that is not above zero, or
+            if no token is allowed.
     """
+    if not temperature > 0:
+        raise SoftlensError(
+            f"Got temperature {temperature}, wanted more than 0; 1 is the LM's own."
+        )
     if length < 1 or count < 1:
         raise SoftlensError(f"Got length {length} and count {count}, wanted at least 1 of each.")
     if allowed is not None and not allowed.any():
@@ -74,7 +82,15 @@ def draw_prompts(
     every = max(1, -(-count // len(texts)))
     grow = _with_replacement if replacement else _without_replacement
     found = [
-        grow(lm, texts.subset([i]), length, min(every, count - i * every), generator, allowed)
+        grow(
+            lm,
+            texts.subset([i]),
+            length,
+            min(every, count - i * every),
+            generator,
+            allowed,
+            temperature,
+        )
         for i in range(len(texts))
         if count > i * every
     ]
@@ -91,13 +107,15 @@ def _without_replacement(
     count: int,
     generator: torch.Generator,
     allowed: Tensor | None,
+    temperature: float,
 ) -> Grown:
     rows = torch.empty(1, 0, dtype=torch.long)
-    log_prob, noisy = torch.zeros(1), torch.zeros(1)
+    # Of what is drawn from (the LM at a temperature), and of the LM itself.
+    log_prob, own, noisy = torch.zeros(1), torch.zeros(1), torch.zeros(1)
     for _ in range(length):
-        parents, tokens, scores, noise = [], [], [], []
+        parents, tokens, scores, owns, noise = [], [], [], [], []
         for some, next_log_probs in _next(lm, rows, text, allowed):
-            child = log_prob[some, None] + next_log_probs
+            child = log_prob[some, None] + _at(temperature, next_log_probs)
             perturbed = _conditioned(child, noisy[some], generator)
             # A prefix has at most `count` children among the best `count` of all.
             best = perturbed.flatten().topk(min(count, perturbed.numel()))
@@ -106,11 +124,12 @@ def _without_replacement(
             parents.append(some[flat // child.shape[1]])
             tokens.append(flat % child.shape[1])
             scores.append(child.flatten()[flat])
+            owns.append((own[some, None] + next_log_probs).flatten()[flat])
             noise.append(best.values[real])
         top = torch.cat(noise).topk(min(count, sum(map(len, noise)))).indices
         rows = torch.cat([rows[torch.cat(parents)[top]], torch.cat(tokens)[top, None]], dim=1)
-        log_prob, noisy = torch.cat(scores)[top], torch.cat(noise)[top]
-    return rows, -log_prob / length, torch.ones(len(rows), dtype=torch.long)
+        log_prob, own, noisy = (torch.cat(parts)[top] for parts in (scores, owns, noise))
+    return rows, -own / length, torch.ones(len(rows), dtype=torch.long)
 
 
 def _conditioned(
@@ -135,13 +154,14 @@ def _with_replacement(
     count: int,
     generator: torch.Generator,
     allowed: Tensor | None,
+    temperature: float,
 ) -> Grown:
     rows = torch.empty(1, 0, dtype=torch.long)
     log_prob, counts = torch.zeros(1), torch.tensor([count])
     for _ in range(length):
         parents, tokens, scores, numbers = [], [], [], []
         for some, next_log_probs in _next(lm, rows, text, allowed):
-            shares = next_log_probs.exp()
+            shares = _at(temperature, next_log_probs).exp()
             for row, parent in enumerate(some.tolist()):
                 drawn = torch.multinomial(
                     shares[row], int(counts[parent]), replacement=True, generator=generator
@@ -154,6 +174,10 @@ def _with_replacement(
         rows = torch.cat([rows[torch.tensor(parents)], torch.cat(tokens)[:, None]], dim=1)
         log_prob, counts = torch.cat(scores), torch.cat(numbers)
     return rows, -log_prob / length, counts
+
+
+def _at(temperature: float, log_probs: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
+    return log_probs if temperature == 1 else (log_probs / temperature).log_softmax(dim=-1)
 
 
 def _next(

@@ -1,5 +1,6 @@
 """Baselines that search among what the LM itself would say: `sample` and `race`."""
 
+import math
 from typing import ClassVar
 
 import torch
@@ -70,8 +71,18 @@ class SearchTuner(HardTuner):
         assert self.options.evaluations is not None
         return self.options.evaluations - (self.objective.evaluations - self._began)
 
-    def draw(self, count: int, replacement: bool, context: Context | None = None) -> list[Row]:
-        """Prompts that the LM says and that were not drawn before; each is one evaluation."""
+    def draw(
+        self,
+        count: int,
+        replacement: bool,
+        context: Context | None = None,
+        temperature: float = 1.0,
+        most_nats: float = math.inf,
+    ) -> list[Row]:
+        """Prompts that the LM says and that were not drawn before; each is one evaluation.
+
+        Those above `most_nats` per token where they were drawn are counted, but not returned.
+        """
         drawn = draw_prompts(
             self.problem.lm,
             self.problem.length,
@@ -80,12 +91,13 @@ class SearchTuner(HardTuner):
             context,
             self.problem.allowed,
             replacement,
+            temperature,
         )
-        rows = [tuple(row) for row in drawn.ids.tolist()]
-        new = [row for row in rows if row not in self._drawn]
+        said = zip(map(tuple, drawn.ids.tolist()), drawn.nats.tolist(), strict=True)
+        new = {row: nats for row, nats in said if row not in self._drawn}
         self._drawn.update(new)
         self.objective.evaluations += len(new)
-        return new
+        return [row for row, nats in new.items() if nats <= most_nats]
 
     def row(self) -> dict[str, float]:
         """The history's columns for the best of the pool, on the texts that it was asked about."""

@@ -4,6 +4,8 @@ A readable prompt that does the task is a sentence that the LM itself might say 
 will stand. So nothing is optimised into existence: candidates are *drawn* from the LM, each once;
 *raced* on as few texts as decide their fate; the survivors are *repaired* word by word with what
 the LM would say there; and of all that do the task equally well, the least surprising is *chosen*.
+Where the LM says much that is not readable (a large one, after texts), what it draws is asked how
+readable it is before it is asked about the task.
 
 It builds on stochastic beams (Kool et al. 2019, arXiv 1903.06059) for drawing without replacement,
 successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943), and rewriting under an LM, as
@@ -15,7 +17,7 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -28,6 +30,12 @@ from softlens.tuners.sample import SearchOptions, SearchTuner
 
 log = logging.getLogger(__name__)
 
+BLOCK = 64
+"""Prompts drawn after one text."""
+LOSS_ELSEWHERE = 0.5
+"""Nats per token by which prompts that are drawn after one text cost more after others, at least:
+on the reviews, of those drawn above 2.5 nats none kept a bound of 3 elsewhere."""
+
 
 class TandemOptions(SearchOptions):
     """Options of `tandem`; its constraints are bounds, for in a sum one term swamps the others."""
@@ -39,14 +47,24 @@ class TandemOptions(SearchOptions):
         default=None,
         description="where candidates are drawn; None: after BOS for a small LM, else after texts",
     )
+    temperature: float | None = Field(
+        default=None,
+        gt=0,
+        description="of drawing; below 1, likely prompts come more often than the LM says them; "
+        "None: 1 for a small LM, else 0.6",
+    )
     first: int | None = Field(
         default=None,
         ge=1,
         description="texts of each class that every candidate is asked, four times as many at each "
-        "further stage; None: 1 for a small LM, else 4",
+        "further stage; None: 1 for a small LM, else 2",
     )
     kept: float = Field(default=1 / 8, gt=0, lt=1, description="share that goes on after a stage")
-    finalists: int = Field(default=8, ge=1, description="candidates that are asked about dev")
+    finalists: int | None = Field(
+        default=None,
+        ge=1,
+        description="candidates that are asked about dev; None: 8 for a small LM, else 4",
+    )
     drawn: float = Field(
         default=0.6, gt=0, lt=1, description="share of the budget for drawing and racing"
     )
@@ -75,7 +93,9 @@ class TandemOptions(SearchOptions):
         """Settle the budget, where to draw, how many texts come first, and what mass weighs."""
         settled = self.model_copy(update={"evaluations": super().for_lm(lm).evaluations})
         changes: dict[str, object] = {
-            "first": self.first or (1 if lm.is_small else 4),
+            "temperature": self.temperature or (1.0 if lm.is_small else 0.6),
+            "first": self.first or (1 if lm.is_small else 2),
+            "finalists": self.finalists or (8 if lm.is_small else 4),
             "draw_after": self.draw_after or ("bos" if lm.is_small else "texts"),
         }
         if changes["draw_after"] == "texts" and self.most_relevance is None:
@@ -102,7 +122,9 @@ class TandemTuner(SearchTuner):
         self._bos = context_texts(lm, default_context(lm))
         # Where the template puts the text behind the prompt, it stands after BOS.
         self._place = objective.setting.before or self._bos
-        self._source = self._place if options.draw_after == "texts" else self._bos
+        self._screens = options.draw_after == "texts" and self._place is not self._bos
+        self._source = self._place if self._screens else self._bos
+        self._temperature, self._finalists = options.temperature or 1.0, options.finalists or 8
         self._nats: dict[Row, tuple[float, float]] = {}
         self._rounds = 0
 
@@ -112,25 +134,50 @@ class TandemTuner(SearchTuner):
         rounds = self.options.rounds
         if self._rounds == 0:
             budget = self.options.drawn * self.left if rounds else self.left - self._reserve
-            count = max(1, self._affordable(budget))
-            self._race(self.pool, self.draw(count, False, self._source))
+            self._race(self.pool, self._candidates(budget))
         else:
             budget = (self.left - self._reserve) / (rounds + 1 - self._rounds)
             edited = Pool(self.problem, self.objective, self._seed)
-            self._race(edited, self._edits(max(1, self._affordable(budget))))
+            edits = self._edits(max(1, self._affordable(budget)))
+            self._race(edited, self._readable(edits) if self._screens else edits)
             self.pool.add(edited.rows)
             self.pool.ask(self._stages[-1])
-            self.pool.keep(self._rank(self.pool).argsort(stable=True)[: self.options.finalists])
+            self.pool.keep(self._rank(self.pool).argsort(stable=True)[: self._finalists])
         self._rounds += 1
         affordable = self._affordable(self.left - self._reserve)
-        if self._rounds > rounds or affordable < self.options.finalists * self.problem.length:
+        if self._rounds > rounds or affordable < self._finalists * self.problem.length:
             self.finished = "all rounds done" if self._rounds > rounds else "evaluations spent"
             return self._choose()
         return self.row()
 
+    def _candidates(self, budget: float | int) -> list[Row]:
+        """Draw as many as can be raced; where the LM says much that breaks the bounds, screened."""
+        if not self._screens:
+            count = max(1, self._affordable(budget))
+            return self.draw(count, False, self._source, self._temperature)
+        stop, readable = self.left - budget, list[Row]()
+        # One text after another, for each suggests other words.
+        for text in self.pool.order.tolist():
+            spare = int(self.left - stop - self._cost_of_race(len(readable)))
+            if spare < self._cost_of_nats:
+                break
+            drawn = self.draw(
+                min(BLOCK, spare // self._cost_of_nats),
+                False,
+                self.problem.train.subset([text]),
+                self._temperature,
+                self.options.most_nats - LOSS_ELSEWHERE,
+            )
+            readable += self._readable(drawn)
+        if not readable:
+            log.info("Nothing that was drawn keeps the bounds; the least surprising stays.")
+            known = sorted(self._nats, key=lambda row: self._nats[row][0])
+            readable = known[: self._finalists]
+        return readable or self.draw(self._finalists, False, self._source, self._temperature)
+
     def _race(self, pool: Pool, rows: list[Row]) -> None:
         """Halve candidates over the stages; from the second on, only what keeps the bounds."""
-        share, finalists = self.options.kept, self.options.finalists
+        share, finalists = self.options.kept, self._finalists
         pool.add(rows)
         keep = lambda texts, n: max(finalists, int(n * share))  # noqa: E731
         pool.race(self._stages, keep, self._narrow, self._rank)
@@ -148,16 +195,27 @@ class TandemTuner(SearchTuner):
         asked = int(pool.asked.min()) if len(pool) else 0
         if asked < self._stages[1]:
             return
-        place, bos = self._nats_of(pool.rows).unbind(dim=1)
-        within = self._surprisal(pool.rows) <= self.options.most_nats
-        if self.options.most_relevance is not None:
-            within &= place - bos <= self.options.most_relevance
+        within = self._within(pool.rows)
         if asked >= self._stages[2]:
             within &= pool.largest_share <= self.options.most_share
         if within.any() or pool is not self.pool:
             pool.keep(within)
         else:
             log.info("No candidate keeps the bounds after %d texts; the best stay.", asked)
+
+    def _readable(self, rows: list[Row]) -> list[Row]:
+        """Those that keep the bounds on nats and relevance."""
+        if not rows:
+            return []
+        kept = self._within(rows).tolist()
+        return [row for row, keeps in zip(rows, kept, strict=True) if keeps]
+
+    def _within(self, rows: list[Row]) -> Bool[Tensor, " candidates"]:
+        place, bos = self._nats_of(rows).unbind(dim=1)
+        within = self._surprisal(rows) <= self.options.most_nats
+        if self.options.most_relevance is not None:
+            within &= place - bos <= self.options.most_relevance
+        return within
 
     def _edits(self, count: int) -> list[Row]:
         """Finalists rewritten by the LM at every place: one word, or all that follows."""
@@ -175,6 +233,7 @@ class TandemTuner(SearchTuner):
                     self.generator,
                     text.followed_by(row[:start]),
                     self.problem.allowed,
+                    temperature=self._temperature,
                 )
                 edits |= {(*row[:start], *new, *row[stop:]): None for new in drawn.ids.tolist()}
         new = [row for row in edits if row not in self._drawn]
@@ -210,8 +269,7 @@ class TandemTuner(SearchTuner):
                 place = bos
                 if self._place is not self._bos:
                     place = token_surprisal(lm, new, self._place).mean(dim=(1, 2))
-            texts = 1 + (0 if self._place is self._bos else len(self._place))
-            self.objective.evaluations += len(new) * texts
+            self.objective.evaluations += len(new) * self._cost_of_nats
             pairs = zip(place.tolist(), bos.tolist(), strict=True)
             self._nats |= dict(zip(new, pairs, strict=True))
         return torch.tensor([self._nats[row] for row in rows])
@@ -219,17 +277,32 @@ class TandemTuner(SearchTuner):
     @property
     def _reserve(self) -> int:
         """What the choice on dev, and the loop's own looks at dev, will cost."""
-        return (self.options.finalists + 2) * len(self.problem.dev)
+        return (self._finalists + 2) * len(self.problem.dev)
+
+    @property
+    def _cost_of_nats(self) -> int:
+        """Evaluations for a prompt's surprisal where it will stand, and after BOS."""
+        return 1 if self._place is self._bos else 1 + len(self._place)
+
+    def _cost_of_race(self, count: int) -> float:
+        """Evaluations that a race of so many takes, without drawing them."""
+        each, fixed = self._costs()
+        return fixed + count * each
 
     def _affordable(self, budget: float | int) -> int:
-        """How many candidates can be drawn and raced."""
-        each, alive, before = 1.0 + self.objective.contexts, 1.0, 0
-        nats = 1 if self._place is self._bos else 1 + len(self._place)
+        """How many candidates can be drawn and raced, with their surprisals."""
+        each, fixed = self._costs()
+        return max(0, int((budget - fixed) / (1 + each + self._screens * self._cost_of_nats)))
+
+    def _costs(self) -> tuple[float, int]:
+        """Evaluations of a race for each candidate, and however few there are."""
+        each, alive, before = float(self.objective.contexts), 1.0, 0
         for number, texts in enumerate(self._stages):
-            each += alive * (texts - before + (nats if number == 1 else 0))
+            asks_nats = number == 1 and not self._screens
+            each += alive * (texts - before + asks_nats * self._cost_of_nats)
             alive, before = alive * self.options.kept, texts
-        # However few are drawn, the finalists are asked everything.
-        return max(0, int((budget - self.options.finalists * (before + nats)) / each))
+        # The finalists are asked everything.
+        return each, self._finalists * (before + (not self._screens) * self._cost_of_nats)
 
     def _below(self, count: int) -> Tensor:
         return torch.randint(count, (), generator=self.generator)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from softlens import SoftlensError
-from softlens.lm import LM, draw_prompts, token_surprisal
+from softlens.lm import LM, Drawn, draw_prompts, token_surprisal
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -30,6 +30,37 @@ def test_what_is_drawn_is_new_ordered_and_as_likely_as_it_says(any_lm: LM, repla
     assert int(drawn.counts.sum()) == 40
     if not replacement:
         assert len(rows) == 40
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_a_low_temperature_draws_what_is_likely_and_reports_the_lms_own_nats(
+    any_lm: LM, replacement: bool
+):
+    def draw(temperature: float) -> Drawn:
+        return draw_prompts(
+            any_lm, 3, 40, generator(), "bos", replacement=replacement, temperature=temperature
+        )
+
+    cold, plain = draw(0.3), draw(1.0)
+    own = token_surprisal(any_lm, cold.ids.tolist(), "bos")[:, 0].mean(dim=-1)
+    torch.testing.assert_close(cold.nats, own, rtol=1e-4, atol=1e-4)
+    assert cold.nats.median() < plain.nats.median()
+
+
+def test_at_a_temperature_tokens_come_as_often_as_it_says(tiny: Callable[..., LM]):
+    lm, count = tiny(), 20_000
+    drawn = draw_prompts(lm, 1, count, generator(), "bos", replacement=True, temperature=0.5)
+    got = torch.zeros(lm.vocab_size).index_add(0, drawn.ids[:, 0], drawn.counts.float()) / count
+    wanted = first_token_shares(lm).square()
+    wanted /= wanted.sum()
+    spread = (wanted * (1 - wanted) / count).sqrt()
+    assert ((got - wanted).abs() <= 5 * spread + 1e-9).all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_temperature_is_above_zero(tiny: Callable[..., LM], temperature: float):
+    with pytest.raises(SoftlensError, match="wanted more than 0"):
+        draw_prompts(tiny(), 2, 5, generator(), "bos", temperature=temperature)
 
 
 def test_with_replacement_tokens_come_as_often_as_the_lm_says(tiny: Callable[..., LM]):

@@ -11,6 +11,8 @@ from softlens import Run, SoftlensError, Task
 from softlens.lm import LM
 from softlens.organism import asks_for, readable_front
 from softlens.tuners import TUNERS
+from softlens.tuners.base import Problem
+from softlens.tuners.pool import Pool
 from softlens.tuners.tandem import TandemTuner
 
 SEARCHES = ("sample", "race", "beam", "tandem")
@@ -126,6 +128,37 @@ def test_tandem_keeps_its_bounds_or_says_that_it_cannot(
     with caplog.at_level("INFO", logger="softlens"):
         sl.tune(organism, task, "tandem", most_nats=0.01, **few)
     assert "No candidate keeps the bounds" in caplog.text
+
+
+def test_tandem_after_texts_asks_about_the_task_only_what_keeps_the_bounds(
+    organism: LM, monkeypatch: pytest.MonkeyPatch
+):
+    raced: list[tuple[int, ...]] = []
+
+    def noted(pool: Pool, rows: list[tuple[int, ...]], original=Pool.add) -> int:
+        raced.extend(rows)
+        return original(pool, rows)
+
+    monkeypatch.setattr(Pool, "add", noted)
+    task, bounds = sl.load_task("topic"), {"most_nats": 2.0, "most_relevance": 0.5}
+    few = {"evaluations": 9000, "draw_after": "texts", "rounds": 1, "progress": False}
+    run = sl.tune(organism, task, "tandem", **bounds, **few)
+    assert run.metrics["evaluations"] <= 9000
+    after = Problem.encode(organism, task, 5, False).setting().before
+    place = sl.lm.token_surprisal(organism, raced, after).mean(dim=(1, 2))
+    bos = sl.lm.token_surprisal(organism, raced)[:, 0].mean(dim=1)
+    assert len(set(raced)) > 50
+    assert place.max() <= 2.0
+    assert (place - bos).max() <= 0.5
+
+
+def test_tandem_after_texts_says_when_nothing_keeps_the_bounds(
+    tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("INFO", logger="softlens"):
+        run = search(tiny(), toy_task, "tandem", draw_after="texts", most_nats=0.01)
+    assert "Nothing that was drawn keeps the bounds" in caplog.text
+    assert run.prompt.is_hard
 
 
 def test_ctrl_c_keeps_the_best_so_far(
