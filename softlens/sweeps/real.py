@@ -33,7 +33,7 @@ SEEDS = (100, 101, 102)
 """Options were chosen on seeds below ten."""
 LENGTH, MOST_STEPS = 5, 30
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "tandem": {"evaluations": 14_400, "first": 2, "finalists": 4},
+    "tandem": {"evaluations": 14_400},
     "race": {"evaluations": 14_400},
     # 150 steps of 32 texts, forward and (twice as dear) backward, are the same budget ...
     "pez": {"steps": 150, "batch_size": 32},

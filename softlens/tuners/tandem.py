@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 BLOCK = 64
 """Prompts drawn after one text."""
+MOST_TEXTS = 64
+"""Texts of each class, from which on a race is decided."""
 LOSS_ELSEWHERE = 0.5
 """Nats per token by which prompts that are drawn after one text cost more after others, at least:
 on the reviews, of those drawn above 2.5 nats none kept a bound of 3 elsewhere."""
@@ -57,7 +59,7 @@ class TandemOptions(SearchOptions):
         default=None,
         ge=1,
         description="texts of each class that every candidate is asked, four times as many at each "
-        "further stage; None: 1 for a small LM, else 2",
+        "further stage, until it is 64; None: 1 for a small LM, else 4",
     )
     kept: float = Field(default=1 / 8, gt=0, lt=1, description="share that goes on after a stage")
     finalists: int | None = Field(
@@ -94,7 +96,7 @@ class TandemOptions(SearchOptions):
         settled = self.model_copy(update={"evaluations": super().for_lm(lm).evaluations})
         changes: dict[str, object] = {
             "temperature": self.temperature or (1.0 if lm.is_small else 0.6),
-            "first": self.first or (1 if lm.is_small else 2),
+            "first": self.first or (1 if lm.is_small else 4),
             "finalists": self.finalists or (8 if lm.is_small else 4),
             "draw_after": self.draw_after or ("bos" if lm.is_small else "texts"),
         }
@@ -117,8 +119,10 @@ class TandemTuner(SearchTuner):
     ) -> None:
         super().__init__(problem, objective, options, steps, seed)
         lm, self._seed = problem.lm, seed
-        first = (options.first or 1) * len(problem.words)
-        self._stages = [min(first * 4**i, len(problem.train)) for i in range(4)]
+        stages = [options.first or 1]
+        while stages[-1] < MOST_TEXTS or len(stages) < 3:
+            stages.append(4 * stages[-1])
+        self._stages = [min(n * len(problem.words), len(problem.train)) for n in stages]
         self._bos = context_texts(lm, default_context(lm))
         # Where the template puts the text behind the prompt, it stands after BOS.
         self._place = objective.setting.before or self._bos

@@ -54,7 +54,8 @@ def test_at_a_temperature_tokens_come_as_often_as_it_says(tiny: Callable[..., LM
     wanted = first_token_shares(lm).square()
     wanted /= wanted.sum()
     spread = (wanted * (1 - wanted) / count).sqrt()
-    assert ((got - wanted).abs() <= 5 * spread + 1e-9).all()
+    # A token that is hardly ever drawn is drawn twice at most, which no normal law allows.
+    assert ((got - wanted).abs() <= 5 * spread + 2 / count).all()
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
