@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from softlens.attribution.game import stand_ins
-from softlens.decode import position_ids
 from softlens.errors import SoftlensError
 from softlens.lm import LM
 from softlens.prompts import Prompt
@@ -101,16 +101,13 @@ class Draft:
                 rows[position] = lm.embedding[slot.token_id]
         return rows[list(self.present)]
 
-    def token_ids(self, lm: LM) -> tuple[int, ...]:
-        """A token to name each position by: its own, or the nearest by cosine.
+    def token_ids(self, named: Sequence[int]) -> tuple[int, ...]:
+        """A token to name each position by: its own, or what `named` has for the given prompt.
 
         A dropped or masked position keeps the name of what stood there.
         """
-        named = list(position_ids(lm, self.given))
-        for position in self.edited:
-            index = self.slots[position].token_id
-            named[position] = named[position] if index is None else index
-        return tuple(named)
+        tokens = (slot.token_id for slot in self.slots)
+        return tuple(n if t is None else t for n, t in zip(named, tokens, strict=True))
 
     def prompt(self, lm: LM) -> Prompt | None:
         """The draft as a `Prompt`: hard if all its positions are tokens; None if none is left."""
@@ -122,7 +119,8 @@ class Draft:
         free = any(s.state == MASKED or (s.state == KEPT and not self.given.is_hard) for s in slots)
         if free:
             return Prompt.soft(lm, self.vectors(lm))
-        ids = self.token_ids(lm)
+        # Positions of a soft prompt are all replaced here, or dropped.
+        ids = self.token_ids(self.given.token_ids or (0,) * len(self.slots))
         return Prompt.from_ids(lm, [ids[i] for i in self.present])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -138,11 +139,16 @@ class Workbench:
 
     # -- names --------------------------------------------------------------------------------
 
+    @cached_property
+    def named(self) -> tuple[int, ...]:
+        """A token to name each position of the given prompt by: its own, or the nearest."""
+        return position_ids(self.ready, self.given)
+
     @property
     def token_ids(self) -> tuple[int, ...]:
         """A token to name each position by."""
         if self.lm is not None:
-            return self.draft.token_ids(self.lm)
+            return self.draft.token_ids(self.named)
         if self.given.token_ids is not None:
             return self.given.token_ids
         if self.replay is not None:
@@ -157,7 +163,7 @@ class Workbench:
     @property
     def names_given(self) -> tuple[str, ...]:
         """The same of the prompt as it was given."""
-        return tuple(name_of(self.lm, i) for i in position_ids(self.ready, self.given))
+        return tuple(name_of(self.lm, i) for i in self.named)
 
     @property
     def inside(self) -> bool:
@@ -206,7 +212,7 @@ class Workbench:
     def nats(self, draft: Draft) -> np.ndarray:
         """Surprisal of each position that is present, of the tokens it is named by; nats."""
         lm = self.ready
-        named = draft.token_ids(lm)
+        named = draft.token_ids(self.named)
         ids = tuple(named[i] for i in draft.present)
         if not ids:
             return np.empty(0)
@@ -253,7 +259,7 @@ class Workbench:
     def text_of(self, draft: Draft) -> str:
         """The tokens that are present, decoded; of soft positions, the nearest ones."""
         lm = self.ready
-        named = draft.token_ids(lm)
+        named = draft.token_ids(self.named)
         return lm.decode([named[i] for i in draft.present]).strip()
 
     def changed(self) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
 import softlens as sl
+from softlens import decode
 from softlens.lm import LM
 from softlens.widgets import shades, static, views, workbench
 from softlens.widgets.sample import REMEMBERED, Memory
@@ -75,6 +76,22 @@ def test_an_edit_of_a_soft_prompt_leaves_the_other_vectors_soft(lm, task, soft_r
     for position in range(3):
         inspector.replace(position, "great")
     assert inspector.prompt.text.split() == ["great"] * 3
+
+
+def test_nearest_tokens_of_a_soft_prompt_are_searched_for_once(lm, task, soft_run, monkeypatch):
+    inspector = sl.inspect(lm, soft_run, task)
+    inspector.replace(1, "great")
+    searched = []
+    search = decode.nearest
+
+    def counted(*args, **options):
+        searched.append(args)
+        return search(*args, **options)
+
+    monkeypatch.setattr(decode, "nearest", counted)
+    inspector.replace(1, "end")
+    assert len(searched) == 2  # what colours the boxes, and the neighbours of the new token
+    assert inspector.bench.pieces[1] == "end"
 
 
 def test_the_controls_are_those_of_evaluate(lm, task):
