@@ -16,7 +16,7 @@ from softlens.decode import nearest_tokens, position_ids
 from softlens.display import Result, piece, show, show_text, token_boxes
 from softlens.errors import SoftlensError
 from softlens.evaluation import prompt_vectors
-from softlens.lm import LM, default_context, transformer
+from softlens.lm import LM, default_context, inside
 from softlens.lm.surprisals import context_texts
 from softlens.prompts import Prompt
 from softlens.tasks import Task
@@ -127,7 +127,7 @@ def logit_lens(
         raise SoftlensError("The empty prompt has no position to look at. Give a prompt.")
     before, after = texts.befores[0], texts.afters[0]
     row = torch.cat([lm.embed(before), vectors.to(lm.device), lm.embed(after)])
-    states = transformer.normed_layers(lm.model, row)[:, len(before) : len(before) + len(vectors)]
+    states = inside.normed_layers(lm.model, row)[:, len(before) : len(before) + len(vectors)]
     log_probs = lm.logits(states).log_softmax(dim=-1)
     entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
     best = log_probs.topk(k, dim=-1)

@@ -13,7 +13,7 @@ import torch
 from softlens.attribution.game import Game
 from softlens.attribution.targets import TARGETS
 from softlens.errors import SoftlensError, near
-from softlens.lm import transformer
+from softlens.lm import inside
 
 EXACT_LENGTH = 12
 """Players up to which all 2 ** players coalitions are asked, where the LM is small enough."""
@@ -187,7 +187,7 @@ def attention_rollout(game: Game, samples: int | None, steps: int, seed: int) ->
     ]
     found = []
     for weights, before in zip(
-        transformer.attention_weights(lm.model, rows), texts.befores, strict=True
+        inside.attention_weights(lm.model, rows), texts.befores, strict=True
     ):
         reached = torch.eye(weights.shape[-1], device=weights.device)
         for layer in weights.mean(dim=1):
