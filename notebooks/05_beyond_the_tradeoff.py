@@ -32,7 +32,9 @@
 # 4. **chosen** on the dev texts: of those that do the task equally well (within .02 nats), the one
 #    that is least surprising where it stands.
 #
-# Interpretability enters as *bounds*, not as a weight in a sum.
+# Interpretability enters as *bounds*, not as a weight in a sum. A large LM says much that breaks them
+# once it is no longer beside the text that suggested it, so there what is drawn (at a temperature
+# below one) is asked how readable it is before it is asked about the task.
 
 # %%
 import pandas as pd
@@ -108,8 +110,9 @@ for name in ("reviews", "genre"):
 pd.DataFrame(rows).round(3)
 
 # %% [markdown]
-# Both are English, and neither is good. Beside them stand the empty prompt and the best readable one:
-# on `reviews` the gain over saying nothing is within the error of 200 texts, and on `genre` saying
-# nothing does better. The label mass is near zero: this LM was not asked anything, it was nudged. What
-# the organism shows is that readable prompts *can* be had for nothing where they exist and the budget
-# reaches them. It does not show that they exist for every LM and task at this length.
+# Both are English. Beside them stand the empty prompt and the best readable one that people wrote: on
+# `reviews` what was found does as well as theirs, and its gain over saying nothing is within the error
+# of 200 texts; on `genre` saying nothing does no worse than either. The label mass is near zero: this
+# LM was not asked anything, it was nudged. What the organism shows is that readable prompts *can* be
+# had for nothing where they exist and the budget reaches them. It does not show that they exist for
+# every LM and task at this length.
