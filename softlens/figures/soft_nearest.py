@@ -68,7 +68,7 @@ def of_a_sweep(frame: pd.DataFrame, where: str = "") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@figure(1, "A soft prompt that works, and its nearest tokens")
+@figure(1, "A soft prompt, and its nearest tokens")
 def soft_vs_nearest(ground: Ground) -> Drawn:
     """On each task, and on the real LM where its store has soft prompts."""
     found = of_a_sweep(ground.sweep.frame, f"{ground.lm.name}: ")

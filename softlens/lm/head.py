@@ -72,7 +72,7 @@ class Head:
         hidden = model.base_model(**inputs).last_hidden_state
         wanted = model(**inputs).logits.to(self.weight.dtype)
         got = self(hidden)
-        allowed = 3e-2 if model.dtype == torch.bfloat16 else 1e-4
+        allowed = 1e-4 if model.dtype == self.weight.dtype else 3e-2
         if (got - wanted).abs().max() > allowed * (1 + wanted.abs().max()):
             raise SoftlensError(
                 f"The logits of a {model.config.model_type!r} model are not its head applied to "

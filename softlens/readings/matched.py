@@ -92,6 +92,8 @@ class MatchOptions(TandemOptions):
         settled = cast(MatchOptions, super().for_lm(lm))
         changes: dict[str, Any] = {"most_relevance": self.most_relevance, "mass": 0.0}
         changes["first"] = self.first or (1 if lm.is_small else 2)
+        # Bounds are wide, so that nothing is gained by drawing what is likely.
+        changes["temperature"] = self.temperature or 1.0
         if not lm.is_small and "finalists" not in self.model_fields_set:
             # A smaller budget would all go to what finalists are asked.
             changes["finalists"] = FEW

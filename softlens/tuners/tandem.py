@@ -126,8 +126,10 @@ class TandemTuner(SearchTuner):
         self._bos = context_texts(lm, default_context(lm))
         # Where the template puts the text behind the prompt, it stands after BOS.
         self._place = objective.setting.before or self._bos
-        self._screens = options.draw_after == "texts" and self._place is not self._bos
-        self._source = self._place if self._screens else self._bos
+        self._source = self._place if options.draw_after == "texts" else self._bos
+        # A bound on relevance is what most draws break; bounds on nats alone are asked later.
+        after_texts = self._source is not self._bos
+        self._screens = after_texts and options.most_relevance is not None
         self._temperature, self._finalists = options.temperature or 1.0, options.finalists or 8
         self._nats: dict[Row, tuple[float, float]] = {}
         self._rounds = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
@@ -22,7 +23,7 @@ def button(text: str, tooltip: str, act: Any) -> w.Button:
     return made
 
 
-class Panel:
+class Panel(ABC):
     """One tab: its name, what it shows, and how it is filled."""
 
     name = ""
@@ -32,10 +33,11 @@ class Panel:
         self.bench = owner.bench
         self.widget: w.Widget = w.VBox(self.build())
 
+    @abstractmethod
     def build(self) -> list[w.Widget]:
         """The widgets of this panel."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self) -> None:
         """Show the present state."""
 

@@ -276,6 +276,9 @@ class SavePanel(Panel):
         )
         return [self.done, row(self.path, go)]
 
+    def fill(self) -> None:
+        """What was written stays said, whatever is edited after."""
+
     def _save(self) -> None:
         written = self.owner.save(self.path.value)
         names = ", ".join(views.shown(path.name) for path in written)

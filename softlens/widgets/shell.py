@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ from softlens.widgets.elements import Live
 log = logging.getLogger(__name__)
 
 
-class Shell:
+class Shell(ABC):
     """Controls for where there is a kernel, and a static view of the same for where there is none.
 
     Both are outputs of the cell: a page shows the controls once a kernel has answered it, and the
@@ -53,9 +54,9 @@ class Shell:
         else:
             self.error.value = ""
 
+    @abstractmethod
     def page(self) -> str:
         """The static view, as HTML."""
-        raise NotImplementedError
 
     def static(self) -> HTML:
         """What is seen as HTML that needs no kernel, no script and no network."""

@@ -133,7 +133,9 @@ def test_most_of_a_large_lms_budget_goes_to_candidates(
     monkeypatch.setattr(LM, "is_small", False)
     large = match_options(lm, 0.3, None)
     assert (large.first, large.finalists, large.evaluations) == (2, 8, 14_400)
+    # Without that bound, surprisals are asked of a race's survivors only.
     assert large.most_relevance is None
+    assert large.temperature == 1
 
 
 def test_searched_on_texts_that_tell_a_prompt_apart():
