@@ -35,7 +35,7 @@ for figure in sorted(FIGURES.values(), key=lambda figure: figure.number):
     print(f"{figure.number:>2}  {figure.name:<22} {figure.title}")
 
 # %% [markdown]
-# ## 1. A soft prompt that works, and its nearest tokens
+# ## 1. A soft prompt, and its nearest tokens
 #
 # **Claim.** What a soft prompt does and what its nearest tokens do are two things.
 # **For**: the same vectors, scored twice, beside the controls. **Against**: nearest by cosine is one
