@@ -196,7 +196,7 @@ def _open(source: _Source, dtype: torch.dtype) -> tuple[Any, Any]:
             f"{source.where} cannot be loaded; its files may be truncated or incomplete. Save or "
             f"fetch the model again. The reader said: {type(reason).__name__}: {str(reason)[:200]}"
         ) from reason
-    if missing := [key for key in found["missing_keys"] if "lm_head" not in key]:
+    if missing := [key for key in found["missing_keys"] if not _is_embedding(model, key)]:
         raise DamagedFileError(
             f"{source.where} lacks weights: {sorted(missing)[:3]}. Save or fetch the model again."
         )
@@ -204,6 +204,12 @@ def _open(source: _Source, dtype: torch.dtype) -> tuple[Any, Any]:
         if not torch.isfinite(weight).all():
             raise DamagedFileError(f"{source.where}: the weight {key} holds NaN or infinity.")
     return model, tokenizer
+
+
+def _is_embedding(model: Any, key: str) -> bool:
+    """Whether a weight is the input embedding under another name, as a tied head is."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    return named.get(key) is model.get_input_embeddings().weight
 
 
 def _is_causal(config: Any) -> bool:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     BertConfig,
     BertModel,
@@ -23,6 +25,9 @@ from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
 from softlens.lm import LM, answer_logits, dtypes, gguf, load_lm, sources
 from softlens.tasks import Task
 from tests.conftest import tiny_model
+from tests.families import FAMILIES, tokenizer_of
+
+WEIGHTS = "model.safetensors"
 
 
 def test_a_folder_in_the_hubs_format(hub_folder: Path):
@@ -74,6 +79,28 @@ def test_truncated_safetensors(hub_folder: Path, kept: int):
     weights.write_bytes(weights.read_bytes()[:kept])
     with pytest.raises(DamagedFileError, match="truncated or incomplete"):
         load_lm(hub_folder)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "phi"])
+def test_an_untied_head_that_is_missing_is_not_drawn_at_random(tmp_path: Path, family: str):
+    config, kind = FAMILIES[family]
+    untied = config()
+    untied.tie_word_embeddings = False
+    AutoModel.from_config(untied).save_pretrained(tmp_path)
+    tokenizer_of(kind).save_pretrained(tmp_path)
+    with pytest.raises(DamagedFileError, match=r"lacks weights: \['(lm_head|embed_out)"):
+        load_lm(tmp_path)
+
+
+def test_a_tied_head_may_be_missing_as_in_the_hubs_gpt2(
+    tmp_path: Path, bpe_tokenizer: PreTrainedTokenizerFast
+):
+    model = tiny_model("gpt2")
+    model.transformer.save_pretrained(tmp_path)
+    bpe_tokenizer.save_pretrained(tmp_path)
+    assert not any(key.startswith("transformer.") for key in load_file(tmp_path / WEIGHTS))
+    lm = load_lm(tmp_path)
+    assert torch.equal(lm.model.lm_head.weight, model.lm_head.weight)
 
 
 def test_nan_weights_are_named(hub_folder: Path):
