@@ -1,5 +1,6 @@
 """How well a prompt does a task: accuracy, label mass, loss."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,9 @@ from softlens.errors import SoftlensError, near
 from softlens.lm import LM, AnswerScores, EncodedTexts, score_answers
 from softlens.prompts import Prompt
 from softlens.tasks import Split, Task
-from softlens.templates import template_parts
+from softlens.templates import glued_behind, template_parts
+
+log = logging.getLogger(__name__)
 
 Scored = Literal["soft", "tokens", "text"]
 AnyPrompt = Prompt | str | None
@@ -151,7 +154,30 @@ def prompt_vectors(lm: LM, task: Task, prompt: AnyPrompt) -> torch.Tensor:
             "prompt. Vectors become one with Prompt.soft(lm, vectors), ids with Prompt.from_ids."
         )
     prompt.check(lm)
+    _say_if_misplaced(lm, task, prompt)
     return prompt.vectors.to(lm.device)
+
+
+def _say_if_misplaced(lm: LM, task: Task, prompt: Prompt) -> None:
+    """Say once where a prompt is asked on another side of the text than it was trained on."""
+    own, said = prompt.template, ("misplaced", prompt.template, task.template)
+    if own is None or said in lm.memo or not _moved(lm, own, task.template):
+        return
+    lm.memo[said] = True
+    log.warning(
+        "This prompt was trained as %r stands, and is asked as %r stands, where it may do nothing "
+        "of what it learnt. To ask it where it was trained: task.with_(template=%r).",
+        own,
+        task.template,
+        own,
+    )
+
+
+def _moved(lm: LM, own: str, asked: str) -> bool:
+    sides = ["{text}" in template_parts(template)[0] for template in (own, asked)]
+    # The space between a prompt and a text behind it belongs to the text's first token.
+    spaces = lm.spaces_in_tokens and not sides[0] and glued_behind(own) != glued_behind(asked)
+    return sides[0] != sides[1] or spaces
 
 
 def scored_as(prompt: AnyPrompt) -> Scored:

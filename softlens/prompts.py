@@ -122,8 +122,13 @@ class Prompt:
         Here its width, layers, heads, base model and, where a tokenizer or the base itself is at
         hand, its vocabulary are compared with `lm`; a log line says what could not be.
 
-        PEFT feeds ``[prompt, text]``, without BOS in front. For the very logits it had there, load
-        the LM with ``sl.load_lm(..., bos=False)``; a prompt that `to_peft` wrote fits both. In
+        PEFT feeds ``[prompt, text]``, without BOS in front and without a space between. For the
+        very logits it had there, load the LM with ``sl.load_lm(..., bos=False)`` and ask in the
+        prompt's own template, ``task.with_(template=prompt.template)``, which is
+        ``{prompt}{text}``. Where the tokenizer starts every text with BOS (Llama's, Gemma's) and
+        the texts in PEFT were ``tokenizer(text)``, the rows were ``[prompt, BOS, text]``: a log
+        line names their template, such as ``{prompt}<s> {text}``. A prompt that `to_peft` wrote
+        brings its own template, and fits an LM with and without ``bos``. In
         float32 the two sides differ by about a millionth of the largest logit, as far as PEFT does
         from itself with another kernel of attention; with ``dtype="float64"`` on both, by 1e-14.
 

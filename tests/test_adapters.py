@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import softlens as sl
 from softlens import DamagedFileError, Prompt, SoftlensError, Task
 from softlens.lm import LM, answer_logits
 from tests.conftest import CONFIGS, tiny_model
+from tests.families import save_family
 
 peft = pytest.importorskip("peft", reason="needs the extra `peft`: pip install 'softlens[peft]'")
 
@@ -89,7 +91,7 @@ def test_the_same_logits_as_in_peft(base: Path, tmp_path: Path, kind: str, live:
     lm = sl.load_lm(base, bos=False)
     model.save_pretrained(tmp_path / "adapter")
     prompt = Prompt.from_peft(model if live else tmp_path / "adapter", lm)
-    assert (prompt.length, prompt.template) == (4, "{prompt} {text}")
+    assert (prompt.length, prompt.template) == (4, "{prompt}{text}")
     assert prompt.start_ids == ((5, 9, 7, 6) if kind == "CPT" else None)
     rows = [lm.encode(text) for text in TEXTS]
     back = peft.PeftModel.from_pretrained(
@@ -97,6 +99,61 @@ def test_the_same_logits_as_in_peft(base: Path, tmp_path: Path, kind: str, live:
     )
     for theirs in (peft_logits(model, rows), peft_logits(back.eval(), rows)):
         torch.testing.assert_close(our_logits(lm, prompt), theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "smollm3"])
+def test_a_plain_tokenizer_call_is_the_template_that_is_named(
+    tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture
+):
+    """In PEFT one writes tokenizer(text), and some tokenizers put a BOS of their own there."""
+    base = save_family(family, tmp_path / family)
+    model = trained(base, "PROMPT_TUNING")
+    lm = sl.load_lm(base, bos=False)
+    prompt = Prompt.from_peft(model, lm)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    theirs = peft_logits(model, [tokenizer(text)["input_ids"] for text in TEXTS])
+    template = {
+        "gpt2": "{prompt}{text}",
+        "llama": "{prompt}<s> {text}",
+        "smollm3": "{prompt}<|endoftext|>{text}",
+    }[family]
+    ours = our_logits(lm, prompt, template)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert prompt.template == "{prompt}{text}"
+    bare = peft_logits(model, [lm.encode(text) for text in TEXTS])
+    ours = our_logits(lm, prompt, prompt.template)
+    torch.testing.assert_close(ours, bare, rtol=0, atol=1e-5)
+    assert (f"ask it in '{template}'" in caplog.text) == (family != "gpt2")
+
+
+def test_an_adapter_that_is_asked_elsewhere_is_told_once(
+    base: Path, tmp_path: Path, toy_task: Task, caplog: pytest.LogCaptureFixture
+):
+    lm = sl.load_lm(base, bos=False)
+    prompt = Prompt.from_peft(trained(base, "PROMPT_TUNING"), lm)
+    sl.evaluate(lm, toy_task.with_(template=prompt.template), prompt)
+    sl.evaluate(lm, toy_task.with_(template="{prompt}{text} it was"), prompt)
+    assert "was trained as" not in caplog.text
+    for _ in range(2):
+        sl.evaluate(lm, toy_task, prompt)
+    assert caplog.text.count("was trained as '{prompt}{text}' stands") == 1
+    assert "task.with_(template='{prompt}{text}')" in caplog.text
+    sl.report(lm, toy_task, prompt, methods=["nearest"], progress=False)
+    assert caplog.text.count("was trained as") == 1
+    # A space before the text is another token in this tokenizer.
+    sl.evaluate(lm, toy_task.with_(template="{prompt} {text}"), prompt)
+    assert "asked as '{prompt} {text}' stands" in caplog.text
+
+
+def test_a_space_that_is_no_token_is_not_told(
+    tmp_path: Path, toy_task: Task, caplog: pytest.LogCaptureFixture
+):
+    lm = sl.load_lm(save_family("mpt", tmp_path / "whole words"))
+    prompt = replace(Prompt.from_text(lm, "film"), template="{prompt}{text}")
+    sl.evaluate(lm, toy_task.with_(template="{prompt} {text}"), prompt)
+    assert "was trained as" not in caplog.text
+    sl.evaluate(lm, toy_task, prompt)
+    assert "was trained as" in caplog.text
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -112,6 +169,7 @@ def test_out_to_peft_and_in_again(base: Path, tmp_path: Path, bos: bool, toy_tas
     ours = our_logits(lm, run.prompt, "{prompt} {text}")
     torch.testing.assert_close(ours, peft_logits(model.eval(), rows), rtol=0, atol=1e-5)
     again = Prompt.from_peft(folder, lm)
+    assert again.template == "{prompt} {text}"
     assert torch.equal(again.vectors, run.prompt.vectors)
     # Another reader of the same folder sees BOS as a vector among others, and the same logits.
     other = sl.load_lm(base, bos=not bos)
@@ -287,6 +345,15 @@ def test_half_adapters_and_more_than_adapters(hub_folder: Path, tmp_path: Path, 
     edit(broken("e"), task_type="SEQ_CLS")
     with pytest.raises(SoftlensError, match="trained for SEQ_CLS"):
         Prompt.from_peft(tmp_path / "e", gpt2)
+    edit(broken("h"), num_virtual_tokens=None)
+    with pytest.raises(DamagedFileError, match=r"num_virtual_tokens is None, .*holds 4 vectors"):
+        Prompt.from_peft(tmp_path / "h", gpt2)
+    edit(broken("i"), peft_type=None)
+    with pytest.raises(DamagedFileError, match="does not say what kind of adapter it is"):
+        Prompt.from_peft(tmp_path / "i", gpt2)
+    (broken("j") / "adapter_config.json").write_text("[1, 2]")
+    with pytest.raises(DamagedFileError, match=r"adapter_config\.json holds a list, wanted"):
+        Prompt.from_peft(tmp_path / "j", gpt2)
     (broken("f") / "adapter_config.json").write_text("{")
     with pytest.raises(DamagedFileError, match=r"adapter_config\.json is damaged"):
         Prompt.from_peft(tmp_path / "f", gpt2)

@@ -25,8 +25,9 @@ __all__ = ["from_peft", "matrix_of", "to_peft"]
 
 log = logging.getLogger(__name__)
 
-TEMPLATE = "{prompt} {text}"
-"""Where PEFT puts a prompt."""
+TEMPLATE = "{prompt}{text}"
+"""Where PEFT puts a prompt: right before what the tokenizer makes of the text."""
+PROBE = "a text"
 
 
 def from_peft(
@@ -34,9 +35,15 @@ def from_peft(
 ) -> Prompt:
     """The prompt of a PEFT adapter: what `softlens.Prompt.from_peft` does, and documents."""
     found = of_folder(Path(source)) if isinstance(source, str | Path) else of_model(source, adapter)
-    if len(found.vectors) != found.config.get("num_virtual_tokens", len(found.vectors)):
+    said = found.config.get("num_virtual_tokens", len(found.vectors))
+    if not isinstance(said, int):
         raise DamagedFileError(
-            f"{found.where} says that it has {found.config['num_virtual_tokens']} virtual tokens, "
+            f"{found.where} says that num_virtual_tokens is {said!r}, wanted a whole number: it "
+            f"holds {len(found.vectors)} vectors. Save the adapter again."
+        )
+    if len(found.vectors) != said:
+        raise DamagedFileError(
+            f"{found.where} says that it has {said} virtual tokens, "
             f"and holds {len(found.vectors)} vectors. Save the adapter again."
         )
     checked, unknown = check(found, lm, any_base)
@@ -61,7 +68,28 @@ def from_peft(
             "that it had in PEFT, load the LM with sl.load_lm(..., bos=False); evaluate both.",
             lm.name,
         )
-    return replace(Prompt.soft(lm, vectors, starts), template=TEMPLATE)
+    if "start" not in found.metadata and (between := _behind_its_own_start(lm)):
+        log.warning(
+            "The tokenizer of %r starts a text with %r, so that tokenizer(text) behind this prompt "
+            "was [prompt, %s, text] in PEFT. If it was trained so, and not with "
+            "add_special_tokens=False, load the LM with bos=False and ask it in %r.",
+            lm.name,
+            lm.tokenizer.bos_token,
+            lm.tokenizer.bos_token,
+            between,
+        )
+    template = found.metadata.get("template", TEMPLATE)
+    return replace(Prompt.soft(lm, vectors, starts), template=template)
+
+
+def _behind_its_own_start(lm: LM) -> str | None:
+    """The template of rows ``[prompt, BOS, text]``, where the tokenizer itself puts a BOS."""
+    fed = lm.tokenizer(PROBE)["input_ids"]
+    if not fed or fed[0] != lm.tokenizer.bos_token_id or fed == lm.encode(PROBE):
+        return None
+    start = lm.tokenizer.bos_token
+    spaces = (space for space in ("", " ") if lm.encode(start + space + PROBE) == fed)
+    return next((f"{{prompt}}{start}{space}{{text}}" for space in spaces), None)
 
 
 def to_peft(prompt: Prompt, folder: str | Path, lm: LM, template: str | None = None) -> Path:
@@ -98,6 +126,7 @@ def to_peft(prompt: Prompt, folder: str | Path, lm: LM, template: str | None = N
         "lm": lm.name,
         "checksum": lm.checksum,
         "start": "bos" if lm.start else "",
+        "template": where,
     }
     folder = Path(folder)
     files.write_atomic(folder / WEIGHTS, save({TENSOR: vectors.contiguous()}, metadata))

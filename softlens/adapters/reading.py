@@ -74,6 +74,11 @@ def of_folder(folder: Path) -> Adapter:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as reason:
         raise DamagedFileError(f"{folder / CONFIG} is damaged: {reason}.") from reason
+    if not isinstance(config, dict):
+        raise DamagedFileError(
+            f"{folder / CONFIG} holds a {type(config).__name__}, wanted an object of settings as "
+            "`peft_model.save_pretrained(folder)` writes it. Save the adapter again."
+        )
     _check_kind(config, str(folder))
     tensors, metadata = _tensors(folder)
     if set(tensors) != {TENSOR}:
@@ -128,6 +133,11 @@ def _kind(config: Mapping[str, Any]) -> str:
 
 
 def _check_kind(config: Mapping[str, Any], where: str) -> None:
+    if config.get("peft_type") is None:
+        raise DamagedFileError(
+            f"{where} does not say what kind of adapter it is: its {CONFIG} has no peft_type. "
+            f"Save the adapter again; prompts that can be read are {', '.join(READ)}."
+        )
     kind = _kind(config)
     if kind not in READ:
         raise SoftlensError(
