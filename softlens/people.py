@@ -12,7 +12,7 @@ same quantiles (`BAND`):
 What they say differs: a span in its place is predicted from its text, one on its own is not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ BAND = (0.1, 0.9)
 """Between these quantiles of what people wrote, a text counts as fluent as theirs."""
 PEOPLE_TEXTS = 512
 """Sentences of people that a prompt is compared with, at most."""
+FEWEST_SENTENCES = 20
+"""Different ones that are wanted for a quantile: with fewer, it moves by more than .05 a step."""
 SPAN_TEXTS = 64
 """Real texts that bounds are taken from."""
 
@@ -32,36 +34,46 @@ SPAN_TEXTS = 64
 def sentences(
     lm: LM, task: Task | None, length: int, people: Sequence[str] | None
 ) -> tuple[list[list[int]], str]:
-    """Token rows of sentences of `length` tokens, and what they are.
+    """Different token rows of sentences of `length` tokens, and what they are.
 
     Those given, cut to that length; or on a bundled organism the grammar's questions; or the
-    openings of the task's texts; or none.
+    openings of the task's texts; or none. Texts that begin alike have one opening, counted once.
     """
     from softlens import organism
     from softlens.lm.sources import BUNDLED
 
+    count = "1 token" if length == 1 else f"{length} tokens"
     if people is not None:
-        rows = [lm.encode(text, leading_space=True)[:length] for text in people]
-        return [row for row in rows if len(row) == length], f"given sentences of {length} tokens"
+        rows = _openings(lm, people, length) if len(people) else []
+        return rows, f"given sentences of {count}" if len(people) else ""
     if lm.name in BUNDLED:
         key = ("questions by length", length)
         if key not in lm.memo:
             questions = sorted(set(organism.readable_front()["text"]))
             every = questions[:: max(1, len(questions) // (4 * PEOPLE_TEXTS))]
-            encoded = [lm.encode(question, leading_space=True) for question in every]
-            lm.memo[key] = [row for row in encoded if len(row) == length]
+            encoded = [tuple(lm.encode(question, leading_space=True)) for question in every]
+            whole = dict.fromkeys(row for row in encoded if len(row) == length)
+            lm.memo[key] = [list(row) for row in whole]
         if lm.memo[key]:
-            return _evenly(lm.memo[key]), f"questions of the grammar of {length} tokens"
+            return _evenly(lm.memo[key]), f"questions of the grammar of {count}"
     if task is None:
         return [], ""
     texts = dict.fromkeys([*task.train.texts, *task.unlabelled])
-    rows = []
+    rows = _openings(lm, texts, length, PEOPLE_TEXTS)
+    return rows, f"openings of the task's texts, {count} each"
+
+
+def _openings(
+    lm: LM, texts: Iterable[str], length: int, most: int | None = None
+) -> list[list[int]]:
+    """The first `length` tokens of texts that have as many, each row once."""
+    rows: dict[tuple[int, ...], None] = {}
     for text in texts:
         if len(row := lm.encode(text, leading_space=True)[:length]) == length:
-            rows.append(row)
-        if len(rows) == PEOPLE_TEXTS:
+            rows[tuple(row)] = None
+        if len(rows) == most:
             break
-    return rows, f"openings of the task's texts, {length} tokens each"
+    return [list(row) for row in rows]
 
 
 def _evenly(rows: list[list[int]]) -> list[list[int]]:
@@ -78,7 +90,7 @@ def sentence_nats(
     key = ("surprisal of people", context, which, tuple(map(tuple, rows)))
     if key not in lm.memo:
         # After several texts each, a quarter of the sentences says as much at a lower price.
-        chosen = rows[:: 4 if context == "text" else 1]
+        chosen = rows[:: min(4, max(1, len(rows) // FEWEST_SENTENCES)) if which else 1]
         nats = token_surprisal(lm, chosen, given).double().mean(dim=(1, 2))
         lm.memo[key] = tuple(nats.cpu().tolist())
     return lm.memo[key]

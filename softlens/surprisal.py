@@ -29,7 +29,7 @@ from softlens.decode import position_ids
 from softlens.display import Result, marks, piece, show, show_text, token_boxes, visible
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM, EncodedTexts, default_context, next_token_entropy, token_surprisal
-from softlens.people import sentence_nats, sentences
+from softlens.people import FEWEST_SENTENCES, sentence_nats, sentences
 from softlens.prompts import Prompt
 from softlens.tasks import Task
 from softlens.templates import template_parts
@@ -37,7 +37,8 @@ from softlens.templates import template_parts
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CONTEXTS = ("bos", "bos.", "text")
+WHERE = {"bos": "after BOS", "bos.": "after BOS and a full stop", "text": "after texts"}
+CONTEXTS = tuple(WHERE)
 CONTEXT_TEXTS = 8
 """Training texts after which a prompt stands where the context is "text"."""
 
@@ -62,8 +63,8 @@ class Surprisal(Result):
     """The same after training texts of the task, their mean; None without a task, or where its
     template puts no text before the prompt."""
     people: tuple[float, ...] = field(repr=False)
-    """Nats per token of sentences that people wrote (or the grammar did), of as many tokens and in
-    the same context; empty where there are none."""
+    """Nats per token of different sentences that people wrote (or the grammar did), of as many
+    tokens and in the same context; empty where there are none."""
     people_are: str
     """What these sentences are."""
     judged: "Surprisal | None" = field(repr=False)
@@ -83,31 +84,40 @@ class Surprisal(Result):
 
     @property
     def quantile(self) -> float | None:
-        """Share of `people` that are less surprising, ties counted half; None without any."""
-        if not self.people:
+        """Share of `people` that are less surprising, ties counted half.
+
+        None where there are fewer than `softlens.people.FEWEST_SENTENCES`.
+        """
+        if len(self.people) < FEWEST_SENTENCES:
             return None
         others = np.asarray(self.people)
-        below, equal = (others < self.nats_per_token), (others == self.nats_per_token)
+        # A sentence is scored in another batch than the prompt, which moves its last digits.
+        equal = np.isclose(others, self.nats_per_token)
+        below = (others < self.nats_per_token) & ~equal
         return float(below.mean() + 0.5 * equal.mean())
 
     @property
     def headline(self) -> str:
         """One line for a terminal."""
-        where = {"bos": "after BOS", "bos.": "after BOS and a full stop", "text": "after texts"}
         parts = [
-            f"{self.of} {show_text(self.text)!r} under {self.lm!r} {where[self.context]}: "
+            f"{self.of} {show_text(self.text)!r} under {self.lm!r} {WHERE[self.context]}: "
             f"{self.nats_per_token:.2f} nats per token (perplexity {self.perplexity:.1f})"
         ]
         if self.quantile is not None:
             parts.append(
                 f"more surprising than {self.quantile:.0%} of {len(self.people)} {self.people_are}"
             )
+        elif self.people_are:
+            parts.append(
+                f"no quantile: {len(self.people)} different {self.people_are} "
+                f"(wanted {FEWEST_SENTENCES})"
+            )
         if self.nats_after_texts is not None and self.context != "text":
             parts.append(f"after real texts {self.nats_after_texts:.2f}")
         if self.judged is not None:
             parts.append(
-                f"under the judge {self.judged.lm!r} {self.judged.nats_per_token:.2f} per token of "
-                "its own"
+                f"under the judge {self.judged.lm!r} {WHERE[self.judged.context]} "
+                f"{self.judged.nats_per_token:.2f} per token of its own"
             )
         return "; ".join([*parts, *([self.note] if self.note else [])])
 
@@ -151,9 +161,11 @@ def surprisal(
         context: what stands before: "bos"; "bos.", BOS and a full stop; or "text", the task's.
             None is "bos." where this LM's first position is an attention sink, else "bos": after
             BOS alone such an LM predicts noise ("It was" costs SmolLM2 8.8 nats, 3.4 after a stop).
-        judge: another LM, which scores the same text with its own tokens.
+        judge: another LM, which scores the same text with its own tokens, in the same `context`
+            and after the same texts; where that is None, in its own.
         people: sentences to compare with, cut to the prompt's number of tokens. None: on a bundled
             organism the grammar's questions of that length; else the openings of the task's texts.
+            What is the same after the cut counts once; fewer than 20 give no quantile.
 
     Raises:
         SoftlensError: an empty text; an unknown context; "text" without a task or with a template
@@ -183,6 +195,9 @@ def surprisal(
         frame["after_text_nats"] = after
     rows, people_are = sentences(lm, task, len(ids), people)
     others = sentence_nats(lm, rows, given, stands, task)
+    judged = None
+    if judge is not None:
+        judged = surprisal(judge, lm.decode(ids), task, context=context, people=people)
     return Surprisal(
         text=lm.decode(ids),
         token_ids=tuple(ids),
@@ -193,7 +208,7 @@ def surprisal(
         nats_after_texts=None if texts is None else float(frame["after_text_nats"].mean()),
         people=others,
         people_are=people_are,
-        judged=None if judge is None else surprisal(judge, lm.decode(ids), people=people),
+        judged=judged,
         note=_note(lm, stands),
         frame=frame,
         pieces=tuple(piece(lm, i) for i in ids),

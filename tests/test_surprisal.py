@@ -11,6 +11,7 @@ import torch
 from softlens import Prompt, SoftlensError, load_lm, load_task, nearest_tokens, surprisal
 from softlens.lm import LM, next_token_entropy
 from softlens.tasks import Task
+from tests.conftest import WORDS
 
 
 def log_probs(lm: LM, ids: list[int]) -> torch.Tensor:
@@ -90,21 +91,69 @@ def test_the_plain_path_gives_the_same_entropy(any_lm: LM):
 
 def test_the_quantile_among_given_sentences(tiny: Callable[..., LM]):
     lm = tiny()
-    people = ["the film was bad", "great dull plot it", "it was good and", "short"]
-    got = surprisal(lm, "a film was great", people=people)
-    each = [surprisal(lm, text).nats_per_token for text in people[:3]]
+    whole = [f"{a} film was {b}" for a in ("the", "a", "it", "great") for b in WORDS[:6]]
+    # Cut to four tokens, each of the second half is one of the first again.
+    people = [*whole, *[f"{text} plot" for text in whole], "short"]
+    got = surprisal(lm, "a film was dull", people=people)
+    each = [surprisal(lm, text).nats_per_token for text in whole]
     np.testing.assert_allclose(sorted(got.people), sorted(each), rtol=1e-5)
     assert got.quantile == pytest.approx(np.mean(np.array(got.people) < got.nats_per_token))
-    assert "given sentences of 4 tokens" in got.headline
-    assert surprisal(lm, people[0], people=people[:1]).quantile == 0.5
+    assert "24 given sentences of 4 tokens" in got.headline
+    # Among those compared with itself: the ranks are half counted, whatever its last digit.
+    ranks = sorted(surprisal(lm, text, people=people).quantile for text in whole)
+    np.testing.assert_allclose(ranks, (np.arange(24) + 0.5) / 24)
     assert surprisal(lm, "film", people=[]).quantile is None
+    assert "quantile" not in surprisal(lm, "film", people=[]).headline
+
+
+def test_too_few_different_sentences_give_no_quantile(tiny: Callable[..., LM]):
+    lm = tiny()
+    got = surprisal(lm, "it was", people=[f"the film {word}" for word in WORDS] * 3)
+    assert (len(got.people), got.quantile) == (1, None)
+    assert "no quantile: 1 different given sentences of 2 tokens (wanted 20)" in got.headline
+    axes = got.plot()
+    assert not any("80%" in text.get_text() for text in axes.get_legend().get_texts())
+    plt.close(axes.figure)
+
+
+@pytest.mark.parametrize("context", ["bos", "text"])
+def test_what_all_reviews_of_the_organism_begin_with(context: str):
+    lm, task = load_lm(), load_task("sentiment")
+    for text, count in (("review :", "2 tokens"), ("admired", "1 token")):
+        got = surprisal(lm, text, task, context=context)
+        assert got.quantile is None
+        wanted = f"no quantile: 1 different openings of the task's texts, {count} each (wanted 20)"
+        assert wanted in got.headline
+
+
+def test_a_text_context_still_leaves_enough_sentences(tiny: Callable[..., LM], toy_task: Task):
+    lm = tiny()
+    people = [f"{a} film was {b}" for a in ("the", "a", "it", "great", "dull") for b in WORDS[:8]]
+    got = surprisal(lm, "a film was good", toy_task, context="text", people=people)
+    assert len(got.people) == 20
+    assert got.quantile is not None
+
+
+def test_the_judge_is_asked_in_the_same_context(tiny: Callable[..., LM], toy_task: Task):
+    lm, judge = tiny(), tiny("llama")
+    got = surprisal(lm, "it was", toy_task, context="text", judge=judge)
+    row = judge.encode("it was", leading_space=True)
+    texts = judge.encode_texts("{text} {prompt}", toy_task.train.texts[:8])
+    wanted = np.mean([by_hand(judge, list(before), row).mean() for before in texts.befores])
+    assert got.judged.context == "text"
+    assert got.judged.nats_per_token == pytest.approx(wanted, rel=1e-4)
+    assert f"under the judge 'tiny-llama-0' after texts {wanted:.2f}" in got.headline
+    stop = surprisal(lm, "it was", context="bos.", judge=judge)
+    before = [judge.bos_id, *judge.encode(".")]
+    assert stop.judged.nats_per_token == pytest.approx(by_hand(judge, before, row).mean(), rel=1e-4)
+    assert "under the judge 'tiny-llama-0' after BOS and a full stop" in stop.headline
 
 
 def test_openings_of_the_tasks_texts_are_what_people_wrote(tiny: Callable[..., LM], toy_task: Task):
     lm = tiny()
     got = surprisal(lm, "it was", toy_task)
-    openings = [lm.encode(text, leading_space=True)[:2] for text in set(toy_task.train.texts)]
-    wanted = [by_hand(lm, [lm.bos_id], row).mean() for row in openings]
+    openings = {tuple(lm.encode(t, leading_space=True)[:2]) for t in toy_task.train.texts}
+    wanted = [by_hand(lm, [lm.bos_id], list(row)).mean() for row in openings]
     np.testing.assert_allclose(sorted(got.people), sorted(wanted), rtol=1e-4)
     assert "openings of the task's texts" in got.people_are
 

@@ -34,7 +34,7 @@ def plot_surprisal(found: "Surprisal", ax: Axes | None = None, kind: str = "bars
         return plot_tokens(found.pieces, values, "surprisal (nats)", ax)
     ax = plot_bars(found.pieces, values, "surprisal (nats)", ax)
     with style():
-        if found.people:
+        if found.quantile is not None:
             low, high = np.quantile(found.people, BAND)
             ax.axhspan(low, high, color="#009E73", alpha=0.18, lw=0, zorder=0,
                        label=textwrap.fill(f"middle 80% of {found.people_are}", 26))  # fmt: skip
