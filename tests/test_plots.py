@@ -253,6 +253,26 @@ def test_the_tradeoff_shows_every_run_the_front_and_the_controls(table: pd.DataF
     plt.close(alone.figure)
 
 
+def test_pictures_of_several_panels_say_how_many_they_take(table: pd.DataFrame):
+    history = pd.DataFrame(
+        {"step": [1], "task_loss": [0.9], "accuracy_dev": [0.5], "tokens_changed": [0]}
+    )
+    figure, mine = plt.subplots(2, 4)
+    for draw, wanted in (
+        (lambda ax: plots.plot_tradeoff(table, ax), 2),
+        (lambda ax: plots.plot_price(price_split(table), ax), 2),
+        (lambda ax: plots.plot_weights(table[table["task"] == "one"], ax), 3),
+        (lambda ax: plots.plot_history(history, 5, ax=ax), 3),
+    ):
+        some = mine.ravel()[:wanted]
+        assert [*draw(list(some))] == [*some]
+        with pytest.raises(SoftlensError, match=f"Got 8 Axes, wanted {wanted}, one for each panel"):
+            draw(mine)
+        with pytest.raises(SoftlensError, match=f"Got ax with a Figure in it, wanted {wanted}"):
+            draw(figure)
+    plt.close(figure)
+
+
 def test_the_price_is_drawn_in_two_parts_that_add_up(table: pd.DataFrame):
     gold = pd.DataFrame(
         {"task": ["one", "one", "two"], "nats_per_token": [1, 5, 1], "accuracy": [0.7, 1.0, 1.0]}

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-from softlens.plots.style import style
+from softlens.plots.style import as_panels, style
 
 if TYPE_CHECKING:
     from softlens.attribution import AttributionComparison
@@ -32,7 +32,7 @@ def plot_comparison(found: "AttributionComparison", ax: Any = None) -> np.ndarra
         if ax is None:
             size = (1.35 * len(measures) + 1.4, 0.85 + 0.24 * len(methods))
             _, ax = plt.subplots(1, len(measures), figsize=size, sharey=True)
-        axes = np.asarray(ax).ravel()
+        axes = as_panels(ax, len(measures))
         colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
         colours["random order"] = "0.5"
         for panel, measure in zip(axes, measures, strict=True):

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 
 from softlens.goodhart import GAUGES, HELD_OUT
-from softlens.plots.style import look, style
+from softlens.plots.style import as_panels, look, style
 
 if TYPE_CHECKING:
     from softlens.goodhart import Overoptimisation
@@ -39,7 +39,7 @@ def plot_overoptimisation(found: "Overoptimisation", ax: Any = None) -> np.ndarr
     with style():
         if ax is None:
             ax, spare = _blocks(len(rows), 1 + len(held))
-        axes = np.asarray(ax).reshape(len(rows), 1 + len(held))
+        axes = as_panels(ax, len(rows) * (1 + len(held))).reshape(len(rows), -1)
         for number, (task, proxy) in enumerate(rows):
             for panel, gauge in zip(axes[number], (proxy, *held), strict=True):
                 part = frame[(frame["task"] == task) & (frame["proxy"] == proxy)]

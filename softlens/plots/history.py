@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from softlens.plots.style import style
+from softlens.plots.style import as_panels, style
 
 NORM = "grad_norm_"
 
@@ -33,7 +33,7 @@ def plot_history(
     with style():
         if ax is None:
             _, ax = plt.subplots(count, 1, figsize=(5.2, 1.4 * count), sharex=True)
-        axes = np.asarray(ax).ravel()
+        axes = as_panels(ax, count)
         loss, accuracy, changed = axes[:3]
         loss.plot(history["step"], history["task_loss"], color="#0072B2", lw=1)
         loss.set_ylabel("task loss\n(nats)")

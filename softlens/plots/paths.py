@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-from softlens.plots.style import show_plot, style
+from softlens.plots.style import as_panels, show_plot, style
 
 if TYPE_CHECKING:
     from softlens.attribution import FadeIn
@@ -40,7 +40,7 @@ def plot_fade_in(found: "FadeIn", ax: Any = None) -> np.ndarray:
         if ax is None:
             size = (2.9 * len(paths) + 0.4, 2.8)
             _, ax = plt.subplots(1, len(paths), figsize=size, sharey=True)
-        axes = np.atleast_1d(np.asarray(ax)).ravel()
+        axes = as_panels(ax, len(paths))
         colours = sns.color_palette("colorblind", len(found.pieces))
         named = []
         for panel, path in zip(axes, paths, strict=True):

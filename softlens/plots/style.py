@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from softlens import files
 from softlens.display import show
+from softlens.errors import SoftlensError
 
 # Okabe and Ito's colours, told apart by the colour-blind; shapes say the same without colour.
 COLOURS = {
@@ -80,6 +83,30 @@ def style() -> Iterator[None]:
             interactive = mpl.is_interactive()
     finally:
         mpl.interactive(interactive)
+
+
+def as_panels(ax: Any, count: int) -> np.ndarray:
+    """The Axes of a picture of `count` panels, in a row.
+
+    Args:
+        ax: one Axes, or a list or an array of them, of any shape.
+        count: how many are drawn into.
+
+    Raises:
+        SoftlensError: something else, or another number of them.
+    """
+    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if other := [one for one in axes if not isinstance(one, Axes)]:
+        raise SoftlensError(
+            f"Got ax with a {type(other[0]).__name__} in it, wanted {count} matplotlib Axes, as "
+            f"plt.subplots(1, {count}) makes them."
+        )
+    if len(axes) != count:
+        raise SoftlensError(
+            f"Got {len(axes)} Axes, wanted {count}, one for each panel: make them with "
+            f"plt.subplots(1, {count}), or leave ax out for a new figure."
+        )
+    return axes
 
 
 def save(figure: Figure, path: Path, frame: pd.DataFrame | None = None) -> list[Path]:

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from softlens.plots.style import look, style
+from softlens.plots.style import as_panels, look, style
 from softlens.plots.weights import REFERENCES
 from softlens.statistics import mean_interval
 from softlens.tradeoff import BOUND, fronts, hard_runs, price_split, reference
@@ -44,7 +44,7 @@ def plot_tradeoff(table: Any, ax: Any = None, gold: pd.DataFrame | None = None) 
         if ax is None:
             size = (1.2 + 2.7 * len(tasks), 3.0)
             _, ax = plt.subplots(1, len(tasks), figsize=size, sharey=True)
-        axes = np.asarray(ax).ravel()
+        axes = as_panels(ax, len(tasks))
         for panel, task in zip(axes, tasks, strict=True):
             of = [part[part["task"] == task] for part in (frame, steps, best)]
             if len(line := soft.loc[soft["task"] == task, "accuracy"]):
@@ -115,7 +115,7 @@ def plot_price(table: Any, ax: Any = None) -> Any:
         if ax is None:
             size = (1.5 + (0.5 + 0.19 * (len(order) + 3)) * len(tasks), 2.9)
             _, ax = plt.subplots(1, len(tasks), figsize=size, sharey=True)
-        axes = np.asarray(ax).ravel()
+        axes = as_panels(ax, len(tasks))
         for panel, task in zip(axes, tasks, strict=True):
             _price(panel, frame[frame["task"] == task], at)
             panel.set_title(task)

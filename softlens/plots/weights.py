@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 
 from softlens.errors import SoftlensError
-from softlens.plots.style import look, style
+from softlens.plots.style import as_panels, look, style
 from softlens.statistics import mean_interval
 
 PANELS = {
@@ -46,7 +46,7 @@ def plot_weights(frame: pd.DataFrame, ax: Any = None) -> np.ndarray:
     with style():
         if ax is None:
             _, ax = plt.subplots(1, 3, figsize=(7.6, 2.5))
-        axes = np.asarray(ax).ravel()
+        axes = as_panels(ax, len(PANELS))
         for panel, (column, label) in zip(axes, PANELS.items(), strict=True):
             for number, method in enumerate(methods):
                 colour, marker = look(method)

@@ -135,6 +135,12 @@ def test_it_shows_itself(tiny: Callable[..., LM], toy_task: Task):
     axes[0].figure.canvas.draw()
     plt.close(axes[0].figure)
     assert "<table" in got._repr_html_()
+    figure, mine = plt.subplots(1, 6)
+    assert [*got.plot(mine[1:])] == [*mine[1:]]
+    assert [len(panel.lines) > 0 for panel in mine] == [False] + [True] * 5
+    with pytest.raises(SoftlensError, match="Got 6 Axes, wanted 5, one for each panel"):
+        got.plot(mine)
+    plt.close(figure)
 
 
 def test_bad_input(tiny: Callable[..., LM], toy_task: Task):

@@ -85,6 +85,12 @@ def test_it_shows_itself(tiny: Callable[..., LM], toy_task: Task):
     axes[0].figure.canvas.draw()
     assert [text.get_text() for text in axes[0].texts].count("sum") == 1
     plt.close(axes[0].figure)
+    figure, mine = plt.subplots(2, 1)
+    assert [*got.plot(list(mine))] == [*mine]
+    assert all(axes.lines for axes in mine)
+    with pytest.raises(SoftlensError, match=r"Got 1 Axes, wanted 2.*plt.subplots\(1, 2\)"):
+        got.plot(mine[0])
+    plt.close(figure)
     one = fade_in(lm, toy_task, Prompt.soft(lm, torch.ones(1, 32)), texts=1, steps=16)
     assert np.isnan(one.rank_correlation)
     assert "undefined" in one.headline
