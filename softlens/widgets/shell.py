@@ -26,6 +26,7 @@ class Shell(ABC):
     Attributes:
         widget: the ipywidgets box with the controls.
         error: where errors of callbacks appear.
+        within: what has this one inside it, and shows its static view, too; or None.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Shell(ABC):
         self.live.name = f"softlens-{self.live.model_id[:8]}"
         self.widget = w.VBox()
         self.widget.add_class("softlens").add_class(f"{self.live.name}-live")
+        self.within: Shell | None = None
         self._handle: DisplayHandle | None = None
 
     def show(self, parts: Sequence[w.Widget]) -> None:
@@ -66,6 +68,8 @@ class Shell(ABC):
         """Bring the static view in the notebook's outputs up to date."""
         if self._handle is not None:
             self._handle.update(self.static())
+        if self.within is not None:
+            self.within.keep()
 
     def _ipython_display_(self) -> None:
         bundle = self.widget._repr_mimebundle_()
@@ -79,7 +83,7 @@ class Shell(ABC):
         """Take the controls off the page, and free what they hold; the static view stays."""
         for widget in _inside(self.widget):
             widget.close()
-        self._handle = None
+        self._handle, self.within = None, None
 
 
 def _inside(widget: w.Widget) -> Iterator[w.Widget]:

@@ -130,6 +130,7 @@ class SweepInspector(Shell):
         if self.opened is not None:
             self.opened.close()
         self.opened = inspect(lm, what, task)
+        self.opened.within = self
         self.place.children = (self.opened.widget,)
         self.keep()
         return self.opened

@@ -294,19 +294,23 @@ def test_it_is_legible_in_both_themes_and_fits_a_narrow_pane(
         assert many.evaluate(flaws) == []
 
 
-def test_saved_and_opened_without_a_kernel_it_is_still_read(lab, notebook, question):
+def test_saved_and_opened_without_a_kernel_it_is_still_read(lab, notebook, question, many):
     lab.theme(notebook, dark=False)
     notebook.set_viewport_size({"width": 1280, "height": 1000})
     turned(question, "Position")
     question.locator(".softlens-prompt button").nth(2).click()
     typed(question, "all")
     shows(question, "replaced")
+    many.locator(".softlens-prompt button").nth(0).click()
+    typed(many, "start")
+    shows(many, "replaced")
     saved = lab.folder / NOTEBOOK
     # The static view follows the numbers, so that a first save may still have the one before.
     for _ in range(40):
         notebook.locator("[data-command='docmanager:save'] >> visible=true").first.click()
         notebook.wait_for_timeout(250)
-        if "→ all" in saved.read_text(encoding="utf-8"):
+        text = saved.read_text(encoding="utf-8")
+        if "→ all" in text and "→ start" in text:
             break
     assert saved.stat().st_size < 400 * 1024
     kept = json.loads(saved.read_text(encoding="utf-8"))
@@ -321,6 +325,7 @@ def test_saved_and_opened_without_a_kernel_it_is_still_read(lab, notebook, quest
         assert "Edited: position 2: start → all" in static.nth(0).inner_text()
         assert "step " in static.nth(1).inner_text()
         assert static.nth(2).locator("img[alt*='4 runs']").count() == 1
+        assert "Edited: position 0: " in static.nth(2).inner_text()
         assert not other.locator(".softlens-prompt button").count()
         lab.shot(other, "without-kernel")
     assert lab.left == []

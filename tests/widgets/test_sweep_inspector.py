@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -133,6 +134,25 @@ def test_the_static_view_has_picture_and_choice(runs):
     assert "predictions changed" in inspector.static().data
     inspector.close()
     assert inspector.opened is None
+
+
+def test_the_static_view_follows_edits_of_the_opened_run(runs):
+    inspector = sl.inspect_sweep(runs)
+    kept = []
+    inspector._handle = SimpleNamespace(update=lambda page: kept.append(page.data))
+    inspector.choose(0)
+    first = inspector.open()
+    kept.clear()
+    panel = first.panels[0]
+    panel.word.value = "whole"
+    assert len(kept) == 1
+    assert "Edited: position 0" in kept[0]
+    panel.buttons[-1].click()
+    assert "Edited:" not in kept[-1]
+    second = inspector.open()
+    second.drop(1)
+    assert "Edited: position 1" in kept[-1]
+    assert first.within is None
 
 
 def test_many_runs_are_drawn_quickly(table):
