@@ -44,8 +44,9 @@ def inspect(
         task: whose texts the prompt is tried on. None: the bundled task that the run was for, else
             no task, and then there is no accuracy.
         readings: readings or texts to hold against the prompt from the start.
-        texts: how many texts edits are tried on, the first of their split; None is 256 for an LM
-            of less than ten million parameters, else 24, so that an edit is answered at once.
+        texts: how many texts edits are tried on, the first of their split; None is at most 256 for
+            an LM of less than ten million parameters, else 24, and fewer for a long prompt, so that
+            an edit is answered at once.
         split: where they are from. Choosing an edit by its accuracy is a selection, so the test
             texts are left for `inspector.score_on_test()`.
         progress: show bars where measuring the prompt and its controls takes more than two seconds.

@@ -20,8 +20,14 @@ from softlens.lm import LM, EncodedTexts, score_answers
 from softlens.tasks import Task
 from softlens.widgets.draft import no_vectors
 
-SMALL_SAMPLE, LARGE_SAMPLE = 256, 24
-"""Texts of a sample: for an LM of less than ten million parameters, and for larger ones."""
+SMALL_SAMPLE, LARGE_SAMPLE, LEAST = 256, 24, 4
+"""Texts of a sample at most: for an LM of less than ten million parameters, and for larger ones;
+and at least, where a prompt is so long that fewer would be quick."""
+SMALL_AIM, LARGE_AIM = 0.05, 0.6
+"""Seconds that scoring the one new prompt of an edit may take, on an LM of either size; the rest of
+150 ms, and of 1 s, is for all else and for the page."""
+SECONDS_A_POSITION, SECONDS_A_WEIGHT = 1.2e-5, 2.7e-11
+"""What forwarding one position takes on a core, and what each weight of the LM adds to it."""
 REMEMBERED = 256
 """Prompts whose outcomes are kept."""
 T = TypeVar("T")
@@ -90,7 +96,8 @@ class Sample:
     ) -> Sample:
         """The first `texts` of a split, with room for a prompt of `length`.
 
-        `known` is the best readable prompt, where somebody has found it out.
+        `texts` of None are as many as answer an edit at once (see `quick_count`). `known` is the
+        best readable prompt, where somebody has found it out.
 
         Raises:
             SoftlensError: an unknown split, or no texts.
@@ -99,12 +106,15 @@ class Sample:
             raise SoftlensError(
                 f"Got split {split!r}, wanted one of {SPLITS}.{near(split, SPLITS)}"
             )
-        count = (SMALL_SAMPLE if lm.is_small else LARGE_SAMPLE) if texts is None else texts
-        if count < 1:
+        if texts is not None and texts < 1:
             raise SoftlensError(f"Got texts={texts}, wanted at least 1, or None for a sample.")
         source = getattr(task, split)
-        source = source.take(min(count, len(source)))
+        most = (SMALL_SAMPLE if lm.is_small else LARGE_SAMPLE) if texts is None else texts
+        source = source.take(min(most, len(source)))
         encoded = encode_split(lm, task, source, reserve=length, truncate=True)
+        if texts is None and (count := quick_count(lm, encoded, length)) < len(source):
+            source = source.take(count)
+            encoded = encode_split(lm, task, source, reserve=length, truncate=True)
         words = torch.tensor(task.answer_ids(lm), device=lm.device)
         readable = (known,) if known else task.readable
         labels = np.array(source.labels)
@@ -159,6 +169,22 @@ class Sample:
         log_probs = log_answers(self.lm, [vectors], self.encoded.subset([index]))[0, 0]
         top = log_probs.topk(k)
         return list(zip(top.indices.tolist(), top.values.exp().tolist(), strict=True))
+
+
+def quick_count(lm: LM, encoded: EncodedTexts, length: int) -> int:
+    """How many texts an edit of a prompt of `length` is scored on within the aim.
+
+    Of the texts' own tokens only those count that are forwarded anew: not those before the prompt,
+    whose keys and values are remembered.
+    """
+    fast = lm.path != "plain" and length + encoded.longest <= lm.fast_length
+    rows = zip(encoded.befores, encoded.afters, strict=True)
+    own = [
+        len(after) + (0 if fast and encoded.text_first else len(before)) for before, after in rows
+    ]
+    seconds = (length + np.mean(own)) * (SECONDS_A_POSITION + SECONDS_A_WEIGHT * lm.parameters)
+    aim = SMALL_AIM if lm.is_small else LARGE_AIM
+    return max(LEAST, int(aim / seconds))
 
 
 def _key(vectors: Tensor) -> tuple[int, bytes]:

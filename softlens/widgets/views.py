@@ -31,6 +31,8 @@ HEADS = {
     "nats_per_token": "nats per token",
     "changed": "predictions changed",
 }
+CLIPPED = 90
+"""Characters of a text in a cell."""
 WORDS = ("scored", "text", "answer", "method", "reads", "label", "was", "became")
 
 
@@ -91,13 +93,19 @@ def numbers(bench: Workbench, frame: pd.DataFrame) -> str:
     known = frame.dropna(axis="columns", how="all")
     cells = {
         column: [
-            shown(value) if column in WORDS else _count(value) if column == "changed" else
+            _clipped(value) if column in WORDS else _count(value) if column == "changed" else
             number(value)
             for value in known[column].fillna("" if column in WORDS else np.nan)
         ]
         for column in known
     }  # fmt: skip
     return table(pd.DataFrame(cells), strong=0) + caption(bench)
+
+
+def _clipped(text: str) -> str:
+    """A raw text as HTML, inert; of a long one its start, and all of it where it is hovered."""
+    short = shown(_short(show_text(text)))
+    return short if len(text) <= CLIPPED else f'<span title="{shown(text)}">{short}</span>'
 
 
 def _count(value: float) -> str:
@@ -203,7 +211,7 @@ def changed(bench: Workbench, most: int = 8) -> str:
     )
 
 
-def _short(text: str, most: int = 90) -> str:
+def _short(text: str, most: int = CLIPPED) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -1,12 +1,14 @@
 """How long an edit takes in a real browser, from the press to the changed number.
 
 ``python -m tests.benchmarks.bench_inspector`` prints milliseconds (median and worst) and writes
-``figures/bench_inspector.json``; ``--lm smollm2-135m --task reviews`` for the real LM. JupyterLab
-and Chromium run on this machine, offline. Memory is that of the kernel before and after the edits.
+``figures/bench_inspector.json``; ``--lm smollm2-135m --task reviews`` for the real LM, ``--length
+200`` for a prompt of so many tokens. JupyterLab and Chromium run on this machine, offline. Memory
+is that of the kernel before and after the edits.
 """
 
 import argparse
 import json
+import re
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -19,6 +21,12 @@ import json, os, psutil
 import softlens as sl
 lm, task = sl.load_lm({lm!r}), sl.load_task({task!r})
 inspector = sl.inspect(lm, {text!r}, task)
+"""
+LONG = """\
+from tests.roomy import long_prompt, roomy
+if lm.context_length < {length} + 40:
+    lm = roomy(lm)
+inspector = sl.inspect(lm, long_prompt(lm, {length}), task)
 """
 MEMORY = """\
 import gc
@@ -59,11 +67,16 @@ def main() -> None:
     parser.add_argument("--lm", default="organism")
     parser.add_argument("--task", default="sentiment")
     parser.add_argument("--text", default="at the start it was")
+    parser.add_argument(
+        "--length", type=int, help="of a prompt of any tokens, in place of the text"
+    )
     parser.add_argument("--presses", type=int, default=50)
     parser.add_argument("--edits", type=int, default=500)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, started(Path(home)) as lab:
         setup = SETUP.format(lm=chosen.lm, task=chosen.task, text=chosen.text)
+        if chosen.length:
+            setup += LONG.format(length=chosen.length)
         memory = MEMORY.format(edits=chosen.edits)
         lab.write("bench.ipynb", setup, "inspector", *([memory] if chosen.edits else []))
         with lab.page() as page:
@@ -71,6 +84,9 @@ def main() -> None:
             lab.run_all(page, seconds=540)
             page.locator(".softlens-prompt button").nth(2).click()
             page.wait_for_timeout(3000)
+            # Both as the page says them.
+            length = page.locator(".softlens-prompt button").count()
+            said = page.locator(".softlens-numbers").inner_text()
             times: list[float] = []
             for _ in range(4 * chosen.presses):
                 taken = page.evaluate(PRESS)
@@ -88,7 +104,8 @@ def main() -> None:
         saved = (lab.folder / "bench.ipynb").stat().st_size
         used = json.loads((lab.folder / "memory.json").read_text()) if chosen.edits else []
     result = {
-        "lm": chosen.lm, "task": chosen.task, "presses": len(times),
+        "lm": chosen.lm, "task": chosen.task, "length": length,
+        "texts": int(re.findall(r"on the first (\d+)", said)[0]), "presses": len(times),
         "median_milliseconds": median(times), "worst_milliseconds": max(times),
         "edits": chosen.edits, "kernel_megabytes_before_and_after": used, "saved_bytes": saved,
     }  # fmt: skip

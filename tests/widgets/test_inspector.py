@@ -14,8 +14,18 @@ from transformers import AutoModelForCausalLM, GPT2Config
 import softlens as sl
 from softlens import decode
 from softlens.lm import LM
+from softlens.widgets import sample as samples
 from softlens.widgets import shades, static, views, workbench
-from softlens.widgets.sample import REMEMBERED, Memory
+from softlens.widgets.sample import (
+    LEAST,
+    REMEMBERED,
+    SECONDS_A_POSITION,
+    SECONDS_A_WEIGHT,
+    SMALL_AIM,
+    SMALL_SAMPLE,
+    Memory,
+    Sample,
+)
 from softlens.widgets.shades import affordable
 from softlens.widgets.workbench import PiecesError
 
@@ -327,6 +337,41 @@ def test_without_a_task_there_is_no_accuracy(lm):
 def test_bad_arguments_are_refused(lm, task, asked, words):
     with pytest.raises(sl.SoftlensError, match=words):
         sl.inspect(**{"lm": lm, "run_or_prompt": TEXT, "task": task} | asked)
+
+
+@pytest.mark.parametrize("template", ["{text} {prompt}", "{prompt} {text}"])
+def test_a_long_prompt_is_tried_on_fewer_texts(lm, template):
+    task = sl.load_task("sentiment").with_(template=template)
+    own = (
+        0 if template.startswith("{text}") else np.mean([len(lm.encode(t)) for t in task.dev.texts])
+    )
+    counts = []
+    for length in (1, 5, 20, 40):
+        found = Sample.of(lm, task, "dev", None, length)
+        counts.append(len(found))
+        assert found.texts == task.dev.texts[: len(found)]
+        rate = SECONDS_A_POSITION + SECONDS_A_WEIGHT * lm.parameters
+        fits = SMALL_AIM / (rate * (length + own))
+        assert counts[-1] == pytest.approx(min(fits, SMALL_SAMPLE), rel=0.05)
+        assert len(Sample.of(lm, task, "dev", 100, length)) == 100  # as many as are asked for
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] < 0.6 * counts[0]
+    assert own or counts[:2] == [SMALL_SAMPLE] * 2
+
+
+def test_the_least_is_kept_where_even_one_text_takes_long(lm, monkeypatch):
+    monkeypatch.setattr(samples, "SMALL_AIM", 0.0)
+    assert len(sl.inspect(lm, TEXT, sl.load_task("sentiment")).bench.sample) == LEAST
+
+
+def test_a_long_text_is_clipped_in_its_cell_and_whole_where_it_is_hovered(lm, task):
+    text = " ".join([TEXT] * 8)
+    page = sl.inspect(lm, text, task).measured.value
+    assert f'title="{text}">{text[:89]}…</span>' in page
+    assert f">{text}<" not in page
+    evil = EVIL * 4
+    assert "<img" not in views._clipped(evil)
+    assert html.escape(evil) in views._clipped(evil)
 
 
 def test_two_hundred_positions_are_quick(bpe_tokenizer, toy_task):
