@@ -48,7 +48,7 @@ def carried(prompt: Prompt, source: LM, target: LM) -> tuple[Prompt, dict[str, f
                 f"needs {wanted} to be more than a guess"
             )
         )
-    x, y = source.embedding[ours].double().cpu(), target.embedding[theirs].double().cpu()
+    x, y = source.embedding[ours].cpu().double(), target.embedding[theirs].cpu().double()
     held = torch.arange(len(x)) % HELD_OUT == 0
     images = _mapped(x[~held], y[~held], x[held])
     normal = torch.nn.functional.normalize

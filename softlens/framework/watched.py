@@ -63,13 +63,14 @@ def _seen(
 ) -> dict[str, np.ndarray]:
     among = target[:, words].log_softmax(dim=-1), other[:, words].log_softmax(dim=-1)
     numbers = {
-        "predicted": among[1].argmax(dim=-1).double(),
-        "agreement": (among[0].argmax(dim=-1) == among[1].argmax(dim=-1)).double(),
-        "kl_labels": kl(*among).double().clamp(min=0),
-        "kl_vocab": kl(target, other).double().clamp(min=0),
-        "label_mass": other[:, words].exp().sum(dim=-1).double(),
+        "predicted": among[1].argmax(dim=-1),
+        "agreement": among[0].argmax(dim=-1) == among[1].argmax(dim=-1),
+        "kl_labels": kl(*among).clamp(min=0),
+        "kl_vocab": kl(target, other).clamp(min=0),
+        "label_mass": other[:, words].exp().sum(dim=-1),
     }
-    return {name: value.cpu().numpy() for name, value in numbers.items()}
+    # Off the device first: MPS has no float64.
+    return {name: value.cpu().double().numpy() for name, value in numbers.items()}
 
 
 def _seen_random(

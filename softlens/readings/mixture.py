@@ -91,7 +91,7 @@ def mixture(asked: Asked, *, dictionary: Sequence[str] | None = None, most: int 
         # Over the whole vocabulary, which fills the memory: only of those that are chosen.
         unseen.append(log_answers(lm, [short[best]], asked.probes.choose)[0])
         mixed = product_of(torch.stack(unseen), torch.tensor(weights))
-        now = kl(held, mixed).double().cpu().numpy()
+        now = kl(held, mixed).cpu().double().numpy()
         fall = np.full(len(now), np.nan) if before is None else before - now
         error = float(fall.std(ddof=1) / len(now) ** 0.5)
         fell = before is None or float(fall.mean()) > max(ERRORS * error, LEAST_FALL * empty)
@@ -193,8 +193,9 @@ class _Fit:
 
         Normalised over fewer tokens, or not at all, the experts have the same product.
         """
-        among = target[:, answers].double().log_softmax(dim=-1)
-        return cls(among.exp().cpu().numpy(), experts.double().cpu().numpy())
+        # Off the device first: MPS has no float64.
+        among = target[:, answers].cpu().double().log_softmax(dim=-1)
+        return cls(among.exp().numpy(), experts.cpu().double().numpy())
 
     def loss(self, chosen: list[int], weights: np.ndarray) -> float:
         """Mean KL from the prompt's answers, nats."""
