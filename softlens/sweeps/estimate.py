@@ -19,6 +19,7 @@ from softlens.lm import LM, EncodedTexts, score_answers
 from softlens.lm.transformer import prefill
 from softlens.objectives import Objective
 from softlens.runs import RunConfig
+from softlens.shortage import WHAT_TO_LOWER, ShortageError, explains_shortage
 from softlens.sweeps.cells import Cell
 from softlens.sweeps.memory import MemoryWatch
 from softlens.tasks import Task
@@ -94,14 +95,13 @@ class Estimate(Result):
         """
         if self.fits:
             return self
-        raise SoftlensError(
+        raise ShortageError(
             f"The run would need {self.peak_bytes / 1e9:.2f} GB, and there is "
-            f"{self.available_bytes / 1e9:.2f} GB. Use fewer texts (task.head), a smaller "
-            "batch_size, load_lm(cache_memory=...) to keep fewer keys and values, or "
-            "dtype='bfloat16'."
+            f"{self.available_bytes / 1e9:.2f} GB. {WHAT_TO_LOWER}"
         )
 
 
+@explains_shortage
 def estimate(
     lm: LM,
     task: Task,
@@ -133,7 +133,7 @@ def estimate(
         **options: the method's own.
 
     Raises:
-        SoftlensError: what `tune` would refuse.
+        SoftlensError: what `tune` would refuse; out of memory while measuring.
     """
     config = run_config(
         lm, task, method, length, proxies, steps, seed, judge, description, **options
@@ -204,6 +204,8 @@ def forecast(lm: LM, task: Task, cells: Sequence[Cell], judge: LM | None = None)
         given = (lm, task, method, c.length, c.proxies, steps, c.seed, judge, c.description)
         try:
             found = estimate(*given, **c.options)
+        except ShortageError:
+            raise
         except SoftlensError as reason:
             log.info("No estimate for %s: %s", method, reason)
             continue

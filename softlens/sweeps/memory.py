@@ -17,6 +17,8 @@ class MemoryWatch:
         self._lm, self._process = lm, psutil.Process()
         self._on_gpu = lm.device.type == "cuda"
         self._stop = threading.Event()
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats(lm.device)
         self.peak = self._now()
         self.ceiling = self.peak + (
             torch.cuda.mem_get_info(lm.device)[0]
@@ -25,14 +27,13 @@ class MemoryWatch:
         )
 
     def __enter__(self) -> None:
-        if self._on_gpu:
-            torch.cuda.reset_peak_memory_stats(self._lm.device)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.peak = max(self.peak, self._now())
         self.cached = self._lm.cache.used
 
     def _now(self) -> int:

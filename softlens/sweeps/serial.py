@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from softlens.lm import LM
 from softlens.runs import Run
+from softlens.shortage import shortage_explained
 from softlens.sweeps.cells import Cell
 from softlens.sweeps.measures import measure
 from softlens.sweeps.store import Store, StoreError
@@ -56,10 +57,11 @@ def run_cell(store: Store, cell: Cell, work: Work) -> str:
         if store.usable(cell.key) is not None:
             return DONE
         try:
-            run = _tuned(store, cell, work)
-            if run.metrics["ended"] == INTERRUPTED:
-                raise KeyboardInterrupt
-            row = measure(work.lm, work.task, cell, run, work.gauges_judge)
+            with shortage_explained(work.lm):
+                run = _tuned(store, cell, work)
+                if run.metrics["ended"] == INTERRUPTED:
+                    raise KeyboardInterrupt
+                row = measure(work.lm, work.task, cell, run, work.gauges_judge)
             store.write(cell, _thinned(run, work.most_steps), row)
         except StoreError:
             raise

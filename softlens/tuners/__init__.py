@@ -21,6 +21,7 @@ from softlens.prompts import Prompt
 from softlens.proposals import Proposals
 from softlens.proxies import PROXIES
 from softlens.runs import Run, RunConfig
+from softlens.shortage import explains_shortage
 from softlens.tasks import Task
 from softlens.tuners.base import Problem, Tuner, TunerOptions
 from softlens.tuners.beam import BeamTuner
@@ -54,6 +55,7 @@ MOST_ROUNDS = 1000
 START_STRIDE = 1_000_003
 
 
+@explains_shortage
 def tune(
     lm: LM,
     task: Task,
@@ -89,7 +91,7 @@ def tune(
 
     Raises:
         SoftlensError: an unknown method, proxy or option; a bad length; texts or label words the
-            LM cannot take.
+            LM cannot take; out of memory, with the numbers and what to lower.
     """
     tuner_class, chosen, config = _settle(
         lm, task, method, length, proxies, steps, seed, judge, description, options

@@ -1,18 +1,23 @@
 """Estimates: made of measured parts, and near the truth."""
 
 import re
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
 
 import softlens as sl
 from softlens import Estimate, SoftlensError, Task
 from softlens.lm import LM
+from softlens.sweeps.memory import MemoryWatch
+from tests.conftest import tiny_model
 from tests.sweeps.conftest import small
 
 # Other jobs may slow the machine between estimate and truth: CPU seconds do not see them. What
@@ -96,3 +101,84 @@ def test_a_sweep_on_a_large_lm_says_before_it_starts_what_it_will_take(
     monkeypatch.setattr(Estimate, "fits", False)
     with pytest.raises(SoftlensError, match="The run would need .* Use fewer texts"):
         small(tiny(), toy_task, tmp_path / "t", options=options, **given)
+
+
+def test_on_a_gpu_only_the_run_counts_not_what_was_there_before(
+    tiny: Callable[..., LM], monkeypatch: pytest.MonkeyPatch
+):
+    gpu = {"now": 3, "peak": 40}
+
+    def reset(device: object) -> None:
+        gpu["peak"] = gpu["now"]
+
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: gpu["peak"])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 80))
+    monkeypatch.setattr(LM, "device", torch.device("cuda"))
+    watch = MemoryWatch(tiny())
+    assert (watch.peak, watch.ceiling) == (3, 13)
+    with watch:
+        gpu |= {"now": 5, "peak": 7}
+    assert watch.peak == 7
+
+
+@pytest.fixture(params=["torch", "python", "cpu", "mps"])
+def full(
+    request: pytest.FixtureRequest, bpe_tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[LM, str]]:
+    """An LM whose layers find no memory from now on, and what they say."""
+    error: Exception = {
+        "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        "python": MemoryError(),
+        "cpu": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        "mps": RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+    }[request.param]
+    lm = LM(tiny_model("gpt2"), bpe_tokenizer, name="full")
+
+    def nothing_left(*_: object) -> None:
+        raise error
+
+    hook = lm.model.base_model.register_forward_pre_hook(nothing_left)
+    yield lm, str(error) or "MemoryError"
+    hook.remove()
+
+
+OUT = (
+    r"Out of memory on cpu: \d+\.\d\d GB were taken and \d+\.\d\d GB free.*Use fewer texts.*smaller"
+)
+
+
+def test_out_of_memory_says_the_numbers_and_what_to_lower(
+    full: tuple[LM, str], toy_task: Task, tmp_path: Path
+):
+    lm, said = full
+    for ask in (sl.tune, sl.estimate):
+        with pytest.raises(SoftlensError, match=OUT) as found:
+            ask(lm, toy_task, "soft", 2, steps=2)
+        assert found.value.args[0].endswith(f"The allocator said: {said}")
+    failed = small(lm, toy_task, tmp_path, methods=["soft"], proxies=[{}]).failed
+    assert re.search(OUT, failed["error"][0])
+
+
+def test_another_error_stays_what_it_is(tiny: Callable[..., LM], toy_task: Task):
+    def broken(*_: object) -> None:
+        raise RuntimeError("a kernel is missing")
+
+    hook = tiny().model.base_model.register_forward_pre_hook(broken)
+    try:
+        with pytest.raises(RuntimeError, match="a kernel is missing"):
+            sl.tune(tiny(), toy_task, "soft", 2, steps=2, progress=False)
+    finally:
+        hook.remove()
+
+
+def test_a_forecast_that_runs_out_of_memory_stops_the_sweep(
+    tiny: Callable[..., LM], toy_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full_up(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(LM, "is_small", False)
+    monkeypatch.setattr(sys.modules["softlens.sweeps.estimate"], "score_answers", full_up)
+    with pytest.raises(SoftlensError, match=OUT):
+        small(tiny(), toy_task, tmp_path / "s", seeds=range(5))
