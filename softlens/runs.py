@@ -35,6 +35,7 @@ class RunConfig(BaseModel):
     judge: str | None = Field(default=None, description="name and checksum of the judge LM")
     description: str | None = Field(default=None, description="the user's, of the task")
     bos: bool = Field(default=True, description="whether rows start with BOS")
+    bos_id: int | None = Field(default=None, description="BOS, where it is not the tokenizer's own")
     steps: int = Field(description="update steps, or rounds of a search, at most")
     seed: int = Field(description="of the start and of the order of texts")
     options: dict[str, Any] = Field(description="the method's own options, all of them")

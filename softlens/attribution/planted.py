@@ -80,4 +80,4 @@ def randomised(lm: LM, seed: int = 0) -> LM:
                 order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
                 weight.copy_(weight.flatten()[order].view_as(weight))
     name = f"{lm.name} with shuffled weights"
-    return LM(model, lm.tokenizer, name=name, bos_id=lm.bos_id, bos=bool(lm.start))
+    return LM(model, lm.tokenizer, name=name, bos_id=lm.start_id, bos=bool(lm.start))

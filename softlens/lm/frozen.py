@@ -41,6 +41,7 @@ class LM:
         path: "fast" where the two fast layouts agree with the plain forward, else "plain".
         cache: the memory of texts' keys and values.
         start: the tokens every row starts with: BOS, or nothing.
+        start_id: the token that starts a text, None where the tokenizer has none.
         differentiable: whether gradients reach a prompt through every layer.
         memo: what was found out about this LM and does not change, by whoever found it.
         parity: worst relative error of the fast layouts at load (`softlens.lm.parity`).
@@ -61,11 +62,12 @@ class LM:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
-        self.bos_id = self._start(bos_id)
+        self.start_id = self._start(bos_id)
         self.start = (self.bos_id,) if bos else ()
         self.head = Head(model, self.embedding)
-        self.differentiable = parity.differentiable(model, self.bos_id)
-        self.path, self.parity = parity.choose_path(model, self.bos_id, name, self.differentiable)
+        probe = self.start_id or 0
+        self.differentiable = parity.differentiable(model, probe)
+        self.path, self.parity = parity.choose_path(model, probe, name, self.differentiable)
         self.fast_length = parity.fast_length(model)
         # The plain path keeps nothing, and not every family can be asked what it would keep.
         per_token = 0 if self.path == "plain" else _bytes_per_token(model)
@@ -83,6 +85,32 @@ class LM:
         )
 
     # -- what it is ---------------------------------------------------------------------------
+
+    @property
+    def text_start(self) -> tuple[int, ...]:
+        """What a text begins with, whatever rows do: BOS, or nothing where there is none."""
+        return () if self.start_id is None else (self.start_id,)
+
+    @property
+    def own_start(self) -> int | None:
+        """The tokenizer's BOS, else its EOS, else None."""
+        known = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        return next((int(one) for one in known if one is not None), None)
+
+    @property
+    def bos_id(self) -> int:
+        """The token that starts a text.
+
+        Raises:
+            SoftlensError: the tokenizer has none, and none was given.
+        """
+        if self.start_id is None:
+            raise SoftlensError(
+                f"The tokenizer of {self.name!r} has neither a BOS nor an EOS token for rows to "
+                "start with. Pass bos_id=, the id of the token that starts a text, or bos=False "
+                "for rows that start with the text or the prompt itself."
+            )
+        return self.start_id
 
     @property
     def device(self) -> torch.device:
@@ -184,7 +212,7 @@ class LM:
     def sink(self) -> bool:
         """True where the first position is an attention sink, so that what it predicts is noise."""
         ids = self.ordinary_ids[:: max(1, len(self.ordinary_ids) // 8)][:8].tolist()
-        row = torch.tensor([[self.bos_id, *ids]], device=self.device)
+        row = torch.tensor([[*self.text_start, *ids]], device=self.device)
         with torch.no_grad():
             states = self.model(
                 input_ids=row,
@@ -292,14 +320,13 @@ class LM:
         """The LM head in float32 on final hidden states: all tokens, or the rows of `words`."""
         return self.head(hidden, words)
 
-    def _start(self, bos_id: int | None) -> int:
-        for candidate in (bos_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
-            if candidate is not None:
-                return int(candidate)
-        raise SoftlensError(
-            f"The tokenizer of {self.name!r} has neither a BOS nor an EOS token, and every row "
-            "must start with one. Pass bos_id=, the id of the token that starts a text."
-        )
+    def _start(self, bos_id: int | None) -> int | None:
+        if bos_id is not None and not 0 <= bos_id < self.vocab_size:
+            raise SoftlensError(
+                f"Got bos_id={bos_id}, wanted 0 to {self.vocab_size - 1}, the rows of the "
+                f"embedding of {self.name!r}."
+            )
+        return self.own_start if bos_id is None else bos_id
 
 
 def _bytes_per_token(model: PreTrainedModel) -> int:

@@ -39,6 +39,7 @@ def load_lm(
     device: str | torch.device | None = None,
     cache_memory: int | None = None,
     bos: bool = True,
+    bos_id: int | None = None,
 ) -> LM:
     """Load a frozen causal LM.
 
@@ -54,9 +55,13 @@ def load_lm(
             free. Larger sets of texts are streamed.
         bos: whether every row starts with BOS. PEFT feeds the prompt first and then the text, so
             that False gives the logits that an adapter had in PEFT.
+        bos_id: the token that rows start with; None is the tokenizer's BOS, else its EOS.
+
+    Code that a model's folder or page brings with it is never run.
 
     Raises:
-        SoftlensError: unknown name, dtype or device, or a folder that is no causal LM.
+        SoftlensError: unknown name, dtype, device or `bos_id`, a folder that is no causal LM or
+            needs code of its own, or a tokenizer without a token to start rows with.
         MissingExtraError: what the LM needs is not installed; the message says what to type.
         DamagedFileError: a file is truncated, or not what its checksum says.
     """
@@ -71,7 +76,7 @@ def load_lm(
         raise SoftlensError(
             f"Cannot put {source.name!r} on device {device!r}: {reason}"
         ) from reason
-    lm = LM(model, tokenizer, name=source.name, cache_memory=cache_memory, bos=bos)
+    lm = LM(model, tokenizer, name=source.name, cache_memory=cache_memory, bos=bos, bos_id=bos_id)
     lm.opened_as = source.name if name is None else str(name)
     if lm.opened_as not in (*BUNDLED, REAL) and Path(lm.opened_as).expanduser().exists():
         # In full, for processes that start in another folder.
@@ -160,7 +165,7 @@ def tokenizer_of(folder: Path) -> Any | None:
         return None
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(str(folder))
+            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as reason:  # transformers has no common error
         log.info("The tokenizer in %s cannot be read (%s).", folder, type(reason).__name__)
         return None
@@ -171,15 +176,20 @@ def tokenizer_of(folder: Path) -> Any | None:
 
 def _open(source: _Source, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
-        config = AutoConfig.from_pretrained(source.where)
+        # Unless it is told, transformers asks on the terminal whether to run a model's own code.
+        config = AutoConfig.from_pretrained(source.where, trust_remote_code=False)
         if not _is_causal(config):
             raise SoftlensError(
                 f"{source.name!r} is a {config.model_type!r} model, not a causal LM. softlens "
                 "reads prompts of causal LMs (GPT-2, Llama, Qwen, ...)."
             )
-        tokenizer = AutoTokenizer.from_pretrained(source.where)
+        tokenizer = AutoTokenizer.from_pretrained(source.where, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.where, config=config, dtype=dtype, output_loading_info=True
+            source.where,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         model, found = loaded
     except SoftlensError:
@@ -190,6 +200,13 @@ def _open(source: _Source, dtype: torch.dtype) -> tuple[Any, Any]:
             "it, or take the model without quantisation, which needs none."
         ) from reason
     except Exception as reason:  # transformers has no common error; the words below name the cause
+        if "trust_remote_code" in str(reason):
+            raise SoftlensError(
+                f"{source.name!r} comes with code of its own, and softlens does not run code of "
+                "models. Take a model that transformers itself knows, or, if you trust that code, "
+                "open model and tokenizer yourself with trust_remote_code=True and wrap them: "
+                "sl.lm.LM(model, tokenizer, name=...)."
+            ) from reason
         if not source.local:
             raise SoftlensError(_hub_message(source.name, reason)) from reason
         raise DamagedFileError(

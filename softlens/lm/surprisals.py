@@ -20,8 +20,9 @@ def default_context(lm: LM) -> str:
     """``"bos."`` where the first position is an attention sink, else ``"bos"``.
 
     After BOS alone such an LM predicts noise: the surprisal of a first token there says nothing.
+    Where there is no BOS, the full stop stands alone.
     """
-    return "bos." if lm.sink and len(lm.encode(".")) == 1 else "bos"
+    return "bos." if lm.start_id is None or (lm.sink and len(lm.encode(".")) == 1) else "bos"
 
 
 def token_surprisal(
@@ -95,7 +96,7 @@ def context_texts(lm: LM, context: Context) -> EncodedTexts:
     if context == "bos":
         row: tuple[int, ...] = (lm.bos_id,)
     elif context == "bos.":
-        row = (lm.bos_id, *lm.encode("."))
+        row = (*lm.text_start, *lm.encode("."))
     else:
         raise SoftlensError(f"Got context {context!r}, wanted 'bos', 'bos.' or encoded texts.")
     return EncodedTexts((row,), ((),), (context,), lm.cache, lm.cache.divide([row]))

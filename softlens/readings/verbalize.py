@@ -106,7 +106,7 @@ def _frames(lm: LM, own: Sequence[str] | None) -> Iterator[tuple[str, list[int],
         whole = lm.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         before, after = str(whole).split(BLANK)
         left = lm.encode(before)
-        yield "chat", left[1:] if left[:1] == [lm.bos_id] else left, lm.encode(after)
+        yield "chat", left[1:] if tuple(left[:1]) == lm.text_start else left, lm.encode(after)
     spread = lm.ordinary_ids[:: max(1, len(lm.ordinary_ids) // PAIRS)][:PAIRS].tolist()
     yield REPEAT, [index for index in spread for _ in range(2)], []
 
@@ -122,7 +122,7 @@ def _continued(
 ) -> Iterator[tuple[tuple[int, ...], float]]:
     """Continuations of one frame, the first greedy, and their nats per token."""
     lm = asked.lm
-    row = (lm.bos_id, *left)
+    row = (*lm.text_start, *left)
     place = EncodedTexts((row,), ((),), ("frame",), lm.cache, lm.cache.divide([row]))
     start = torch.cat([asked.prompt.vectors.to(lm.device), lm.embed(right)])
     ordinary = torch.zeros(lm.vocab_size, dtype=torch.bool)

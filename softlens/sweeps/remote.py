@@ -54,7 +54,7 @@ class Opening(NamedTuple):
     opened_as: str
     name: str
     checksum: str
-    bos_id: int
+    bos_id: int | None
     bos: bool
     dtype: str
     device: str
@@ -84,11 +84,11 @@ def run_there(cell: str, job: Job) -> str:
 
 @lru_cache(maxsize=4)
 def _opened(how: Opening) -> LM:
-    lm = load_lm(how.opened_as, dtype=how.dtype, device=how.device, bos=how.bos)
-    if lm.checksum != how.checksum or lm.bos_id != how.bos_id:
+    lm = load_lm(how.opened_as, dtype=how.dtype, device=how.device, bos=how.bos, bos_id=how.bos_id)
+    if lm.checksum != how.checksum or lm.start_id != how.bos_id:
         raise SoftlensError(
             f"A worker opened {how.opened_as!r} and found another LM (checksum {lm.checksum}, "
-            f"first token {lm.bos_id}) than {how.name!r} (checksum {how.checksum}, first token "
+            f"first token {lm.start_id}) than {how.name!r} (checksum {how.checksum}, first token "
             f"{how.bos_id}). Give the workers the same files, or run without client=."
         )
     lm.name = how.name
@@ -245,5 +245,5 @@ def _opening(store: Store, lm: LM) -> Opening:
                 (Path(made) / "lm").rename(folder)
         where = str(folder.resolve())
     dtype = str(lm.dtype).removeprefix("torch.")
-    known = (lm.name, lm.checksum, lm.bos_id, bool(lm.start))
+    known = (lm.name, lm.checksum, lm.start_id, bool(lm.start))
     return Opening(where, *known, dtype, str(lm.device))

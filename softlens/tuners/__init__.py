@@ -189,6 +189,7 @@ def _settle(
         label_words=task.label_words,
         texts=(len(task.train), len(task.dev), len(task.test)),
         bos=bool(lm.start),
+        bos_id=None if lm.start_id == lm.own_start else lm.start_id,
         method=method,
         length=length,
         proxies={name: float(weight) for name, weight in (proxies or {}).items()},

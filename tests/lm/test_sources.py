@@ -20,9 +20,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from softlens import files, nearest_tokens, tune
+from softlens import evaluate, files, nearest_tokens, read, tune
 from softlens.errors import DamagedFileError, MissingExtraError, SoftlensError
-from softlens.lm import LM, answer_logits, dtypes, gguf, load_lm, sources
+from softlens.lm import LM, answer_logits, dtypes, gguf, load_lm, sources, token_surprisal
 from softlens.tasks import Task
 from tests.conftest import tiny_model
 from tests.families import FAMILIES, tokenizer_of
@@ -131,13 +131,47 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path, bpe_tokenizer: PreTrained
         load_lm(tmp_path)
 
 
-def test_a_model_without_a_start_token(hub_folder: Path):
+def test_a_model_without_a_start_token(hub_folder: Path, toy_task: Task):
     settings = hub_folder / "tokenizer_config.json"
     kept = json.loads(settings.read_text())
     kept.pop("bos_token", None)
     kept.pop("eos_token", None)
     settings.write_text(json.dumps(kept))
+    with pytest.raises(SoftlensError, match=r"neither a BOS nor an EOS.*bos_id=.*bos=False"):
+        load_lm(hub_folder)
+    given = load_lm(hub_folder, bos_id=5)
+    assert (given.start, given.bos_id) == ((5,), 5)
+    with pytest.raises(SoftlensError, match="Got bos_id=320, wanted 0 to 319"):
+        load_lm(hub_folder, bos_id=320)
+    # Rows need none where they start with the text or the prompt itself.
+    bare = load_lm(hub_folder, bos=False)
+    assert bare.start == ()
+    run = tune(bare, toy_task, length=2, steps=2, progress=False)
+    assert run.metrics["accuracy"] == evaluate(bare, toy_task, run.prompt).accuracy
+    for method in ("nearest", "verbalize"):
+        assert read(bare, run.prompt, method).text
     with pytest.raises(SoftlensError, match="neither a BOS nor an EOS"):
+        token_surprisal(bare, [[5]], "bos")
+
+
+def test_another_start_token_is_another_run(hub_folder: Path, toy_task: Task):
+    usual, other = load_lm(hub_folder), load_lm(hub_folder, bos_id=9)
+    runs = [tune(lm, toy_task, length=2, steps=1, progress=False) for lm in (usual, other)]
+    assert [run.config.bos_id for run in runs] == [None, 9]
+    assert runs[0].metrics["empty_loss"] != runs[1].metrics["empty_loss"]
+    assert load_lm(hub_folder, bos_id=usual.bos_id).start == usual.start
+
+
+def test_code_that_comes_with_a_model_is_not_run(hub_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (hub_folder / "theirs.py").write_text("raise SystemExit('this was run')\n")
+    settings = json.loads((hub_folder / "config.json").read_text())
+    settings |= {
+        "model_type": "theirs",
+        "auto_map": {"AutoConfig": "theirs.Config", "AutoModelForCausalLM": "theirs.Model"},
+    }
+    (hub_folder / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked on the terminal"))
+    with pytest.raises(SoftlensError, match=r"code of its own, and softlens does not run code"):
         load_lm(hub_folder)
 
 
