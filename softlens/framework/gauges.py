@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from softlens.constraints import allowed_tokens
-from softlens.display import piece
 from softlens.evaluation import Evaluation, evaluate
 from softlens.lm import LM, token_surprisal
 from softlens.organism import asks_for as asked_for
@@ -151,8 +150,8 @@ def max_surprisal(g: Gauged) -> Value:
 @gauge("token", "",
        shows="which token that is", cannot="the first token has no context but the start")
 def worst_token(g: Gauged) -> Value:
-    """The worst token itself."""
-    return piece(g.lm, g.ids[int(g.nats.argmax())])
+    """The worst token itself; half a character is U+FFFD, since tables and files take no bytes."""
+    return g.lm.token(g.ids[int(g.nats.argmax())])
 
 
 @gauge("excess count ^ 1.5 per token", "lower",

@@ -46,6 +46,15 @@ def test_by_hand(any_lm: LM, toy_task: Task):
     assert found.asks_for is None
 
 
+def test_half_a_character_as_the_worst_token_is_text_that_files_take(any_lm: LM, toy_task: Task):
+    halves = [i for i in any_lm.ordinary_ids.tolist() if "\ufffd" in any_lm.token(i)]
+    value = GAUGES["worst_token"].measure(
+        Gauged(any_lm, toy_task, (halves[0],), "\ufffd", round_trip=False, judge=None)
+    )
+    assert value == "\ufffd"
+    assert str(value).encode()
+
+
 def test_label_words_are_seen(tiny: Callable[..., LM], toy_task: Task):
     found = sl.scrutability(tiny(), toy_task, "great great")
     assert found.label_words == 1
