@@ -204,8 +204,8 @@ def _open(source: _Source, dtype: torch.dtype) -> tuple[Any, Any]:
             raise SoftlensError(
                 f"{source.name!r} comes with code of its own, and softlens does not run code of "
                 "models. Take a model that transformers itself knows, or, if you trust that code, "
-                "open model and tokenizer yourself with trust_remote_code=True and wrap them: "
-                "sl.lm.LM(model, tokenizer, name=...)."
+                "open model and tokenizer yourself (transformers calls it trust_remote_code) and "
+                "wrap them: sl.lm.LM(model, tokenizer, name=...)."
             ) from reason
         if not source.local:
             raise SoftlensError(_hub_message(source.name, reason)) from reason
