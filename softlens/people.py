@@ -91,8 +91,8 @@ def sentence_nats(
     if key not in lm.memo:
         # After several texts each, a quarter of the sentences says as much at a lower price.
         chosen = rows[:: min(4, max(1, len(rows) // FEWEST_SENTENCES)) if which else 1]
-        nats = token_surprisal(lm, chosen, given).double().mean(dim=(1, 2))
-        lm.memo[key] = tuple(nats.cpu().tolist())
+        nats = token_surprisal(lm, chosen, given).cpu().double().mean(dim=(1, 2))
+        lm.memo[key] = tuple(nats.tolist())
     return lm.memo[key]
 
 

@@ -81,7 +81,7 @@ def peft_logits(model: Any, rows: list[list[int]]) -> torch.Tensor:
 
 def our_logits(lm: LM, prompt: Prompt, template: str = "{prompt}{text}") -> torch.Tensor:
     texts = lm.encode_texts(template, TEXTS)
-    return answer_logits(lm, prompt.vectors[None], texts)[0]
+    return answer_logits(lm, prompt.vectors[None], texts)[0].cpu()
 
 
 @pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "CPT"])

@@ -61,14 +61,14 @@ def surprisal_along(ground: Ground) -> Drawn:
     for name, task in ground.tasks.items():
         part = frame[(frame["task"] == name) & frame["weight"].isin([0.0, strongest])]
         ids = [[int(i) for i in row.split()] for row in part["token_ids"]]
-        nats = token_surprisal(ground.lm, ids)[:, 0].double().numpy()
+        nats = token_surprisal(ground.lm, ids)[:, 0].cpu().double().numpy()
         for row, each in zip(part.to_dict("records"), nats, strict=True):
             label = row["method"] + (f" at {strongest:g}" if row["weight"] else "")
             rows += _positions(name, label, row["seed"], each)
         readable = [ground.lm.encode(t, leading_space=stands_inside(task)) for t in task.readable]
         readable = [row for row in readable if len(row) == len(ids[0])]
         if readable:
-            each = token_surprisal(ground.lm, readable)[:, 0].double().numpy()
+            each = token_surprisal(ground.lm, readable)[:, 0].cpu().double().numpy()
             for number, row_nats in enumerate(each):
                 rows += _positions(name, "readable prompts", number, row_nats)
     table = pd.DataFrame(rows)

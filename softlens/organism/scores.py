@@ -119,7 +119,7 @@ def nats(lm: LM, questions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         for start in range(0, len(rows), BLOCK)
     ]
     lengths = np.array([len(row) for row in rows])
-    return torch.cat(parts).double().numpy(), lengths
+    return torch.cat(parts).cpu().double().numpy(), lengths
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ def peft_and_back(bench: Bench, folder: Path) -> None:
     # What the two add up in another order is all that float32 tells them apart by.
     tolerance = 1e-12 if lm.dtype == torch.float64 else 1e-5
     texts = task.test.texts[:3]
-    ours = answer_logits(lm, soft.vectors[None], lm.encode_texts(task.template, texts))[0]
+    ours = answer_logits(lm, soft.vectors[None], lm.encode_texts(task.template, texts))[0].cpu()
     for text, row in zip(texts, ours, strict=True):
         with torch.no_grad():
             ids = torch.tensor([lm.encode(text, leading_space=True)])
@@ -178,7 +178,9 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bench]:
                 class_names=("bad", "good"),
                 readable=("it was",),
             )
-            kept[name] = Bench(sl.load_lm(folder, dtype=dtype or "float32"), small)
+            # Not every kind of device has float64.
+            device = "cpu" if dtype == "float64" else None
+            kept[name] = Bench(sl.load_lm(folder, dtype=dtype or "float32", device=device), small)
         return kept[name]
 
     return of

@@ -54,7 +54,7 @@ def by_hand(lm: LM, before: str, ids: list[int], after: str) -> torch.Tensor:
     model = AutoModelForCausalLM.from_pretrained(lm.model.name_or_path, dtype=torch.float32)
     tail = lm.encode(after, leading_space=True)
     row = [lm.bos_id, *lm.encode(before), *ids, *tail]
-    return model(input_ids=torch.tensor([row])).logits[0]
+    return model(input_ids=torch.tensor([row])).logits[0].to(lm.device)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
