@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from softlens.display import Result, piece, show, show_text, token_boxes
-from softlens.errors import SoftlensError, near
+from softlens.errors import SoftlensError, near, whole
 from softlens.lm import LM
 from softlens.nearness import METRICS, exact_scores, moved_to, nearest
-from softlens.prompts import Prompt
+from softlens.prompts import Prompt, PromptLike, as_prompt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ class NearestTokens(Result):
 @torch.no_grad()
 def nearest_tokens(
     lm: LM,
-    prompt: Prompt | Float[Tensor, "length hidden"],
+    prompt: Prompt | str | PromptLike | Float[Tensor, "length hidden"],
     k: int = 5,
     metric: str = "cosine",
     exclude: str | Iterable[int | str] | None = "special",
@@ -113,7 +113,8 @@ def nearest_tokens(
 
     Args:
         lm: the LM whose embedding is searched.
-        prompt: a prompt of this LM, or vectors of shape (length, hidden).
+        prompt: a prompt of this LM (or a `Run`, a `Reading`, a text), or vectors of shape (length,
+            hidden).
         k: tokens a position.
         metric: "cosine"; "centred_cosine" and "whitened_cosine", after what all tokens share is
             taken away; "l2" (Euclidean distance); or "dot".
@@ -133,24 +134,20 @@ def nearest_tokens(
     """
     if metric not in METRICS:
         raise SoftlensError(f"Got metric {metric!r}, wanted {METRICS}.{near(metric, METRICS)}")
-    if isinstance(prompt, Prompt):
-        prompt.check(lm)
-        vectors, starts = prompt.vectors, prompt.start_ids
-    else:
-        vectors, starts = prompt, None
-    vectors = _checked(lm, vectors, metric)
+    starts = None
+    if not isinstance(prompt, Tensor):
+        found = as_prompt(lm, prompt)
+        prompt, starts = found.vectors, found.start_ids
+    vectors = _checked(lm, prompt, metric)
     left_out = sorted(_excluded(lm, exclude) | lm.unused_ids)
-    if not 1 <= k <= lm.vocab_size - len(left_out):
-        raise SoftlensError(
-            f"Got k={k}, wanted 1 to {lm.vocab_size - len(left_out)}: {lm.name!r} has "
-            f"{lm.vocab_size} tokens and {len(left_out)} are left out."
-        )
+    most = lm.vocab_size - len(left_out)
+    of = f"{lm.name!r} has {lm.vocab_size} tokens and {len(left_out)} are left out"
+    k = whole("k", k, most, of)
     if starts is not None and len(starts) != len(vectors):
         raise SoftlensError(
             f"Got {len(starts)} start_ids for a prompt of {len(vectors)} positions, wanted one for "
             "each."
         )
-    most = lm.vocab_size - len(left_out)
     wide_ids, wide_scores = nearest(lm, vectors, metric, left_out, min(max(k, 2), most))
     ids, scores = [row[:k] for row in wide_ids], [row[:k] for row in wide_scores]
     rows = [

@@ -1,7 +1,9 @@
 """The library's own errors, and the one helper that offers near names."""
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 class SoftlensError(ValueError):
@@ -20,3 +22,18 @@ def near(name: str, options: Iterable[str]) -> str:
     """``" Did you mean 'x' or 'y'?"`` for the options close to `name`, or an empty string."""
     close = difflib.get_close_matches(name.lower(), list(options), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(option) for option in close)}?" if close else ""
+
+
+def whole(name: str, got: Any, most: int, why: str) -> int:
+    """`got`, a whole number from 1 to `most`.
+
+    Raises:
+        SoftlensError: it is none; `why` says what the bounds are.
+    """
+    try:
+        number = operator.index(got)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= most:
+        raise SoftlensError(f"Got {name}={got!r}, wanted a whole number from 1 to {most}: {why}.")
+    return number

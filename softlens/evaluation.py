@@ -14,14 +14,14 @@ from scipy.special import logsumexp
 from softlens.display import Result, visible
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM, AnswerScores, EncodedTexts, score_answers
-from softlens.prompts import Prompt
+from softlens.prompts import Prompt, PromptLike, as_prompt, meant
 from softlens.tasks import Split, Task
 from softlens.templates import glued_behind, template_parts
 
 log = logging.getLogger(__name__)
 
 Scored = Literal["soft", "tokens", "text"]
-AnyPrompt = Prompt | str | None
+AnyPrompt = Prompt | str | PromptLike | None
 SPLITS = ("train", "dev", "test")
 
 
@@ -82,7 +82,8 @@ def evaluate(
     Args:
         lm: the LM.
         task: the task.
-        prompt: a `Prompt`; a text, encoded as it stands in the template; or None, the empty prompt.
+        prompt: a `Prompt`; a text, encoded as it stands in the template; a `Reading` (the tokens it
+            found); a `Run` (its prompt); or None, the empty prompt.
         split: "test", "dev" or "train". Select on dev, report on test.
         truncate: shorten texts that exceed the LM's context, keeping their end.
 
@@ -114,8 +115,9 @@ def evaluate_all(
     """
     if split not in SPLITS:
         raise SoftlensError(f"Got split {split!r}, wanted one of {SPLITS}.{near(split, SPLITS)}")
+    settled = [meant(lm, prompt) for prompt in prompts]
     # Token ids and their text are often one prompt; what is equal is scored once.
-    asked = [prompt_vectors(lm, task, prompt) for prompt in prompts]
+    asked = [prompt_vectors(lm, task, prompt) for prompt in settled]
     keys = [v.cpu().numpy().tobytes() for v in asked]
     column = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     vectors = [asked[keys.index(key)] for key in column]
@@ -130,7 +132,7 @@ def evaluate_all(
     prior = train.log_probs.mean(dim=1)
     return [
         _evaluation(task, prompt, scores, prior, column[key], split, words)
-        for key, prompt in zip(keys, prompts, strict=True)
+        for key, prompt in zip(keys, settled, strict=True)
     ]
 
 
@@ -145,17 +147,9 @@ def prompt_vectors(lm: LM, task: Task, prompt: AnyPrompt) -> torch.Tensor:
     """What the LM is fed for `prompt`, shape (length, hidden), after checking that it may be."""
     if prompt is None:
         return torch.empty(0, lm.hidden_size, device=lm.device)
-    if isinstance(prompt, str):
-        inside = bool(template_parts(task.template)[0])
-        return Prompt.from_text(lm, prompt, leading_space=inside).vectors.to(lm.device)
-    if not isinstance(prompt, Prompt):
-        raise SoftlensError(
-            f"Got a {type(prompt).__name__}, wanted a Prompt, a text, or None for the empty "
-            "prompt. Vectors become one with Prompt.soft(lm, vectors), ids with Prompt.from_ids."
-        )
-    prompt.check(lm)
-    _say_if_misplaced(lm, task, prompt)
-    return prompt.vectors.to(lm.device)
+    found = as_prompt(lm, prompt, leading_space=bool(template_parts(task.template)[0]))
+    _say_if_misplaced(lm, task, found)
+    return found.vectors.to(lm.device)
 
 
 def _say_if_misplaced(lm: LM, task: Task, prompt: Prompt) -> None:
@@ -180,7 +174,7 @@ def _moved(lm: LM, own: str, asked: str) -> bool:
     return sides[0] != sides[1] or spaces
 
 
-def scored_as(prompt: AnyPrompt) -> Scored:
+def scored_as(prompt: Prompt | str | None) -> Scored:
     """What the LM is fed for `prompt`: soft vectors, token ids, or a text's own tokens."""
     if isinstance(prompt, Prompt):
         return "tokens" if prompt.is_hard else "soft"
@@ -229,7 +223,7 @@ class Outcome:
 
 def _evaluation(
     task: Task,
-    prompt: AnyPrompt,
+    prompt: Prompt | str | None,
     scores: AnswerScores,
     prior: torch.Tensor,
     index: int,

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from softlens.decode import nearest_tokens, position_ids
+from softlens.decode import position_ids
 from softlens.display import Result, piece, show, show_text, token_boxes
-from softlens.errors import SoftlensError
+from softlens.errors import SoftlensError, whole
 from softlens.evaluation import prompt_vectors
 from softlens.lm import LM, default_context, inside
 from softlens.lm.surprisals import context_texts
-from softlens.prompts import Prompt
+from softlens.prompts import Prompt, PromptLike, as_prompt
+from softlens.readings.base import stands_inside
 from softlens.tasks import Task
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class LogitLens(Result):
 @torch.no_grad()
 def logit_lens(
     lm: LM,
-    prompt: Prompt | str,
+    prompt: Prompt | str | PromptLike,
     task: Task | None = None,
     k: int = 3,
     *,
@@ -96,7 +97,7 @@ def logit_lens(
 
     Args:
         lm: the LM.
-        prompt: a `Prompt` or a text.
+        prompt: a `Prompt`, a text, a `Reading` (the tokens it found) or a `Run`.
         task: puts the prompt into its template with a text; without it the prompt stands after BOS
             (and a full stop, where BOS is an attention sink).
         k: tokens a layer and position.
@@ -106,22 +107,18 @@ def logit_lens(
         SoftlensError: the empty prompt; `k` above the vocabulary; a text without a task; an LM
             whose last norm is not found; a prompt of another LM.
     """
-    if not 1 <= k <= lm.vocab_size:
-        raise SoftlensError(f"Got k={k}, wanted 1 to {lm.vocab_size}, the tokens of {lm.name!r}.")
+    k = whole("k", k, lm.vocab_size, f"{lm.name!r} has as many tokens")
+    found = as_prompt(lm, prompt, leading_space=stands_inside(task))
     if task is None:
         if text is not None:
             raise SoftlensError("A text stands in a task's template: pass task=, too.")
         context = default_context(lm)
         texts = context_texts(lm, context)
-        if isinstance(prompt, Prompt):
-            prompt.check(lm)
-            vectors = prompt.vectors
-        else:
-            vectors = lm.embed(lm.encode(prompt, leading_space=True))
+        vectors = found.vectors
     else:
         context = "text"
         text = task.test.texts[0] if text is None else text
-        vectors = prompt_vectors(lm, task, prompt)
+        vectors = prompt_vectors(lm, task, found)
         texts = lm.encode_texts(task.template, [text], reserve=len(vectors))
     if not len(vectors):
         raise SoftlensError("The empty prompt has no position to look at. Give a prompt.")
@@ -141,16 +138,11 @@ def logit_lens(
     ]
     columns = ["layer", "position", "rank", "token_id", "token", "probability", "entropy_nats"]
     frame = pd.DataFrame(rows, columns=columns)
-    if isinstance(prompt, str):
-        # A text's vectors are rows of the embedding, at distance zero; special ones, too.
-        named = nearest_tokens(lm, vectors, k=1, metric="l2", exclude=None).token_ids
-    else:
-        named = position_ids(lm, prompt)
     return LogitLens(
         text=text,
         context=context,
         layers=len(states) - 1,
         frame=frame,
         pieces=tuple(piece(lm, index) for index in frame["token_id"]),
-        prompt_pieces=tuple(piece(lm, index) for index in named),
+        prompt_pieces=tuple(piece(lm, index) for index in position_ids(lm, found)),
     )

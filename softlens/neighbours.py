@@ -14,7 +14,7 @@ from softlens.display import Result, piece, scores, show, show_text, token_boxes
 from softlens.errors import SoftlensError
 from softlens.lm import LM
 from softlens.nearness import METRICS
-from softlens.prompts import Prompt
+from softlens.prompts import Prompt, PromptLike
 from softlens.runs import Run
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class NearestByMetric(Result):
 
 def nearest_by_metric(
     lm: LM,
-    prompt: Prompt | Float[Tensor, "length hidden"],
+    prompt: Prompt | str | PromptLike | Float[Tensor, "length hidden"],
     metrics: Sequence[str] = METRICS,
     exclude: str | Sequence[int | str] | None = "special",
 ) -> NearestByMetric:
@@ -83,7 +83,7 @@ def nearest_by_metric(
 
     Args:
         lm: the LM whose embedding is searched.
-        prompt: a prompt of this LM, or vectors of shape (length, hidden).
+        prompt: as in `softlens.nearest_tokens`.
         metrics: names in `softlens.nearness.METRICS`; all of them unless given.
         exclude: as in `softlens.nearest_tokens`.
 

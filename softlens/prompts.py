@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -258,3 +258,40 @@ class Prompt:
             start_ids=None if starts is None else tuple(starts.tolist()),
             template=metadata.get("template"),
         )
+
+
+@runtime_checkable
+class PromptLike(Protocol):
+    """Stands for a prompt where one is asked for: a reading, a run."""
+
+    def as_prompt(self, lm: LM) -> Prompt:
+        """The prompt that is meant, after checking that it is of `lm`."""
+        ...
+
+
+def meant(lm: LM, given: Prompt | str | PromptLike | None) -> Prompt | str | None:
+    """`given`, but of a `softlens.Reading` the tokens it found and of a run its prompt."""
+    return given.as_prompt(lm) if isinstance(given, PromptLike) else given
+
+
+def as_prompt(lm: LM, given: Prompt | str | PromptLike, leading_space: bool = True) -> Prompt:
+    """The prompt that is meant, whatever was given for it.
+
+    Args:
+        lm: the LM it is asked on.
+        given: a prompt, a text, or what `meant` knows.
+        leading_space: how a text is encoded, see `Prompt.from_text`.
+
+    Raises:
+        SoftlensError: something else; of another LM; a text without tokens; a mixture of texts.
+    """
+    found = meant(lm, given)
+    if isinstance(found, str):
+        return Prompt.from_text(lm, found, leading_space)
+    if not isinstance(found, Prompt):
+        raise SoftlensError(
+            f"Got a {type(found).__name__}, wanted a Prompt, a text, a Reading or a Run. Vectors "
+            "become one with Prompt.soft(lm, vectors), ids with Prompt.from_ids."
+        )
+    found.check(lm)
+    return found

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from softlens import files
 from softlens.display import Result, number
 from softlens.errors import DamagedFileError, SoftlensError
+from softlens.lm import LM
 from softlens.prompts import Prompt
 
 VERSION = 1
@@ -99,6 +100,11 @@ class Run(Result):
 
         proxies = tuple(self.config.proxies)
         return plot_history(self.history, self.config.length, proxies, ax)
+
+    def as_prompt(self, lm: LM) -> Prompt:
+        """The prompt that it found, after checking that it is of `lm`."""
+        self.prompt.check(lm)
+        return self.prompt
 
     def save(self, folder: str | Path) -> Path:
         """Write the run into `folder`; `run.json` comes last, so that a half-written run has none.

@@ -30,7 +30,7 @@ from softlens.display import Result, marks, piece, show, show_text, token_boxes,
 from softlens.errors import SoftlensError, near
 from softlens.lm import LM, EncodedTexts, default_context, next_token_entropy, token_surprisal
 from softlens.people import FEWEST_SENTENCES, sentence_nats, sentences
-from softlens.prompts import Prompt
+from softlens.prompts import Prompt, PromptLike, as_prompt
 from softlens.tasks import Task
 from softlens.templates import template_parts
 
@@ -52,7 +52,8 @@ class Surprisal(Result):
     token_ids: tuple[int, ...]
     """Its tokens."""
     of: str
-    """What the tokens are: "text", "tokens" (of a hard prompt) or "nearest tokens"."""
+    """What the tokens are: "text", "tokens" (of a hard prompt) or "nearest tokens"; and, if so, "of
+    a reading" or "of a run"."""
     lm: str
     """Name of the LM."""
     context: str
@@ -144,7 +145,7 @@ class Surprisal(Result):
 @torch.no_grad()
 def surprisal(
     lm: LM,
-    prompt: Prompt | str,
+    prompt: Prompt | str | PromptLike,
     task: Task | None = None,
     *,
     context: str | None = None,
@@ -155,7 +156,7 @@ def surprisal(
 
     Args:
         lm: the LM.
-        prompt: a `Prompt` of this LM, or a text.
+        prompt: a `Prompt` of this LM, a text, a `Reading` (the tokens it found) or a `Run`.
         task: whose training texts stand before the prompt in a second context (``after_text_nats``,
             the first `CONTEXT_TEXTS` of them), and whose texts are what people wrote.
         context: what stands before: "bos"; "bos.", BOS and a full stop; or "text", the task's.
@@ -215,24 +216,18 @@ def surprisal(
     )
 
 
-def _tokens(lm: LM, prompt: Prompt | str) -> tuple[list[int], Float[Tensor, "length hidden"], str]:
+def _tokens(
+    lm: LM, prompt: Prompt | str | PromptLike
+) -> tuple[list[int], Float[Tensor, "length hidden"], str]:
     """What is scored, what the LM is fed for the entropy, and what the tokens are called."""
-    if isinstance(prompt, str):
-        ids = lm.encode(prompt, leading_space=True)
-        if not ids:
-            raise SoftlensError(f"The text {prompt!r} has no tokens, so no surprisal. Give a text.")
-        return ids, lm.embed(ids), "text"
-    if not isinstance(prompt, Prompt):
-        raise SoftlensError(
-            f"Got a {type(prompt).__name__}, wanted a Prompt or a text. Vectors become a prompt "
-            "with Prompt.soft(lm, vectors), ids with Prompt.from_ids."
-        )
-    prompt.check(lm)
-    if not prompt.length:
+    found = as_prompt(lm, prompt)
+    if not found.length:
         raise SoftlensError("The surprisal of an empty prompt is not defined; got a length of 0.")
-    vectors = prompt.vectors.to(lm.device)
-    of = "tokens" if prompt.is_hard else "nearest tokens"
-    return list(position_ids(lm, prompt)), vectors, of
+    of = "tokens" if found.is_hard else "nearest tokens"
+    if isinstance(prompt, PromptLike):
+        of += f" of a {type(prompt).__name__.lower()}"
+    of = "text" if isinstance(prompt, str) else of
+    return list(position_ids(lm, found)), found.vectors.to(lm.device), of
 
 
 def _context(lm: LM, context: str | None, task: Task | None, texts: EncodedTexts | None) -> str:

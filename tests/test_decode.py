@@ -143,7 +143,7 @@ def test_bad_input(tiny: Callable[..., LM]):
         nearest_tokens(lm, vectors, metric="cosin")
     with pytest.raises(SoftlensError, match=r"shape \(3, 7\), wanted \(length, 32\)"):
         nearest_tokens(lm, vectors[:, :7])
-    with pytest.raises(SoftlensError, match="Got k=320, wanted 1 to 319"):
+    with pytest.raises(SoftlensError, match="Got k=320, wanted a whole number from 1 to 319"):
         nearest_tokens(lm, vectors, k=320)
     with pytest.raises(SoftlensError, match="Got k=0"):
         nearest_tokens(lm, vectors, k=0)

@@ -66,7 +66,9 @@ def test_wrong_splits_and_things_that_are_no_prompt(tiny: Callable[..., LM], toy
     lm = tiny()
     with pytest.raises(SoftlensError, match=r"Got split 'tets', wanted one of .* mean 'test'"):
         evaluate(lm, toy_task, None, split="tets")
-    with pytest.raises(SoftlensError, match="Got a Tensor, wanted a Prompt, a text, or None"):
+    with pytest.raises(
+        SoftlensError, match="Got a Tensor, wanted a Prompt, a text, a Reading or a Run"
+    ):
         evaluate(lm, toy_task, torch.zeros(2, 32))  # type: ignore[arg-type]
     other = Prompt.from_text(tiny("gpt2", seed=1), "film")
     with pytest.raises(SoftlensError, match="made for 'tiny-gpt2-1'"):

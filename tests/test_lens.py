@@ -88,12 +88,14 @@ def test_it_shows_itself(tiny: Callable[..., LM], toy_task: Task):
 
 def test_bad_input(tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch):
     lm = tiny()
-    with pytest.raises(SoftlensError, match="Got k=321, wanted 1 to 320"):
+    with pytest.raises(SoftlensError, match="Got k=321, wanted a whole number from 1 to 320"):
         logit_lens(lm, "film", k=321)
     with pytest.raises(SoftlensError, match="pass task="):
         logit_lens(lm, "film", text="a film")
-    with pytest.raises(SoftlensError, match="empty prompt has no position"):
+    with pytest.raises(SoftlensError, match="has no tokens"):
         logit_lens(lm, "")
+    with pytest.raises(SoftlensError, match="empty prompt has no position"):
+        logit_lens(lm, Prompt.soft(lm, torch.empty(0, 32)))
     with pytest.raises(SoftlensError, match="made for 'tiny-gpt2-1'"):
         logit_lens(lm, Prompt.from_text(tiny("gpt2", seed=1), "film"), toy_task)
     monkeypatch.setattr("softlens.lm.transformer.torch.equal", lambda *_: False)

@@ -19,7 +19,7 @@ from softlens.display import Result, visible
 from softlens.errors import SoftlensError
 from softlens.evaluation import AnyPrompt, prompt_vectors
 from softlens.lm import LM
-from softlens.prompts import Prompt
+from softlens.prompts import Prompt, meant
 from softlens.tasks import Task
 
 CHANCE = "random order"
@@ -135,10 +135,11 @@ def compare_attributions(
         SoftlensError: as `attribute` does; prompts of a single position, which leave nothing to
             compare.
     """
-    asked: list[AnyPrompt] = (
+    several: list[AnyPrompt] = (
         list(prompts) if isinstance(prompts, Sequence) and not isinstance(prompts, str)
         else [prompts]
     )  # fmt: skip
+    asked = [meant(lm, prompt) for prompt in several]
     names = [*METHODS] if methods is None else list(methods)
     if not asked or not names:
         raise SoftlensError("Got no prompts or no methods to compare, wanted at least one of each.")
@@ -150,12 +151,12 @@ def compare_attributions(
                 "order to judge. `softlens.attribute` says what it is worth."
             )
 
-    def game_of(model: LM, prompt: AnyPrompt) -> Game:
+    def game_of(model: LM, prompt: Prompt | str | None) -> Game:
         return make_game(
             model, task, prompt, target, absent, texts, split, seed, truncate, progress
         )
 
-    def run(game: Game, name: str, prompt: AnyPrompt) -> Attribution:
+    def run(game: Game, name: str, prompt: Prompt | str | None) -> Attribution:
         return of_game(game, name, how[name], prompt, task, split, samples, steps, seed)
 
     broken = randomised(lm, seed) if randomise else None

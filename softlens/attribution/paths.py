@@ -28,6 +28,7 @@ from softlens.display import Result, number, piece, show, token_boxes, visible
 from softlens.errors import SoftlensError
 from softlens.evaluation import AnyPrompt, scored_as
 from softlens.lm import LM
+from softlens.prompts import meant
 from softlens.tasks import Task
 
 FADED, DRAWN = "faded", "drawn"
@@ -143,7 +144,7 @@ def fade_in(
     Args:
         lm: the LM.
         task: the task.
-        prompt: a `Prompt` or a text.
+        prompt: a `Prompt`, a text, a `Reading` (the tokens it found) or a `Run`.
         target: as in `softlens.attribute`; one with a gradient.
         absent: where the way begins: "mean_embedding", "random_row" or "zero".
         texts: how many, or which; as in `softlens.attribute`.
@@ -164,13 +165,14 @@ def fade_in(
     checked("integrated_gradients", target, absent)
     if steps < SEGMENTS:
         raise SoftlensError(f"Got steps={steps}, wanted at least {SEGMENTS}, one a segment.")
-    game = make_game(lm, task, prompt, target, absent, texts, split, seed, truncate, progress)
+    asked = meant(lm, prompt)
+    game = make_game(lm, task, asked, target, absent, texts, split, seed, truncate, progress)
     shares = np.linspace(0, 1, SEGMENTS + 1)
     paths = {FADED: _faded(game, steps // SEGMENTS)}
     note = f"the path of drawn positions is left out, as {game.players} have too many coalitions"
     if plan(game, samples)[0] is None:
         paths[DRAWN], note = _drawn(game, shares), ""
-    ids = position_tokens(lm, task, prompt)
+    ids = position_tokens(lm, task, asked)
     tokens = [lm.token(i) for i in ids]
     count = len(game.texts)
     frames, gathered = [], []
@@ -198,7 +200,7 @@ def fade_in(
         target=game.target.name,
         unit=game.target.unit,
         absent=absent,
-        scored=scored_as(prompt),
+        scored=scored_as(asked),
         n=count,
         split=split,
         note=note,

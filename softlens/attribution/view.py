@@ -15,7 +15,7 @@ from softlens.display import Result, marks, piece, show, token_boxes, visible
 from softlens.errors import SoftlensError, near
 from softlens.evaluation import AnyPrompt, scored_as
 from softlens.lm import LM
-from softlens.prompts import Prompt
+from softlens.prompts import Prompt, meant
 from softlens.tasks import Task
 from softlens.templates import template_parts
 
@@ -149,7 +149,8 @@ def attribute(
     Args:
         lm: the LM.
         task: the task whose texts and label words are used.
-        prompt: a `Prompt` or a text; of words of texts, None too, the empty prompt.
+        prompt: a `Prompt`, a text, a `Reading` (the tokens it found) or a `Run`; of words of
+            texts, None too, the empty prompt.
         method: "shapley", "leave_one_out", "integrated_gradients", "gradient_x_input", or
             "attention_rollout", the weak baseline.
         target: what is attributed. "log_prob" of the right label word among the label words, or
@@ -182,20 +183,20 @@ def attribute(
     """
     if of not in OF:
         raise SoftlensError(f"Got of={of!r}, wanted one of {OF}.{near(of, OF)}")
-    chosen = checked(method, target, absent)
+    chosen, asked = checked(method, target, absent), meant(lm, prompt)
     if of == "text":
-        return of_words(lm, task, prompt, method, target, chosen, texts, split, samples, steps,
+        return of_words(lm, task, asked, method, target, chosen, texts, split, samples, steps,
                         seed, truncate, progress)  # fmt: skip
-    game = make_game(lm, task, prompt, target, chosen or "removed", texts, split, seed, truncate,
+    game = make_game(lm, task, asked, target, chosen or "removed", texts, split, seed, truncate,
                      progress)  # fmt: skip
-    return of_game(game, method, chosen, prompt, task, split, samples, steps, seed)
+    return of_game(game, method, chosen, asked, task, split, samples, steps, seed)
 
 
 def of_game(
     game: Game,
     method: str,
     absent: str | None,
-    prompt: AnyPrompt,
+    prompt: Prompt | str | None,
     task: Task,
     split: str,
     samples: int | None,
@@ -239,7 +240,7 @@ def of_game(
     )
 
 
-def position_tokens(lm: LM, task: Task, prompt: AnyPrompt) -> tuple[int, ...]:
+def position_tokens(lm: LM, task: Task, prompt: Prompt | str | None) -> tuple[int, ...]:
     """A token to name each position by: the prompt's own, or the nearest by cosine."""
     if isinstance(prompt, str):
         return tuple(lm.encode(prompt, leading_space=bool(template_parts(task.template)[0])))

@@ -17,8 +17,9 @@ from softlens.attribution.methods import EXACT_LENGTH, METHODS
 from softlens.attribution.targets import TARGETS
 from softlens.display import Result, marks, piece, show, token_boxes, visible
 from softlens.errors import SoftlensError
-from softlens.evaluation import AnyPrompt, encode_split, prompt_vectors, scored_as
+from softlens.evaluation import encode_split, prompt_vectors, scored_as
 from softlens.lm import LM, EncodedTexts
+from softlens.prompts import Prompt
 from softlens.statistics import mean_interval
 from softlens.tasks import Task
 from softlens.templates import template_parts
@@ -133,7 +134,7 @@ class WordAttribution(Result):
 def of_words(
     lm: LM,
     task: Task,
-    prompt: AnyPrompt,
+    prompt: Prompt | str | None,
     method: str,
     target: str | tuple[str, str],
     absent: str | None,

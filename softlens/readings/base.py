@@ -125,6 +125,20 @@ class Reading(Result):
                 "can be carried over: sl.Reading.from_text(lm, reading.text)."
             )
 
+    def as_prompt(self, lm: LM) -> Prompt:
+        """The hard prompt of the tokens that were found.
+
+        Raises:
+            SoftlensError: a reading of another LM, or a mixture: several texts are no prompt.
+        """
+        self.check(lm)
+        if self.experts:
+            raise SoftlensError(
+                f"This reading mixes {len(self.experts)} texts, which no prompt says. Look at one: "
+                "reading.experts[0].text, or reading.text, the heaviest."
+            )
+        return Prompt.from_ids(lm, self.token_ids)
+
     def log_answers(self, lm: LM, texts: EncodedTexts) -> Float[Tensor, "texts vocab"]:
         """Log-probabilities at the answer position under the reading, nats.
 
