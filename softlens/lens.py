@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+def layer_name(layer: int) -> str:
+    """What views call a layer: what comes in is no layer's work."""
+    return str(layer) if layer else "embedding"
+
+
 @dataclass(frozen=True, repr=False)
 class LogitLens(Result):
     """What each layer would predict after each position of a prompt."""
@@ -63,7 +68,7 @@ class LogitLens(Result):
             for i, p in zip(first.index, first["probability"], strict=True)
         ]
         wide = first.assign(cell=cells).pivot(index="layer", columns="position", values="cell")
-        wide = wide.sort_index(ascending=False)
+        wide = wide.sort_index(ascending=False).rename(index=layer_name)
         wide.columns = [f"after {show(token)}" for token in self.prompt_pieces]
         return wide.reset_index()
 

@@ -79,7 +79,9 @@ def test_it_shows_itself(tiny: Callable[..., LM], toy_task: Task):
     assert "aria-label" in got._repr_html_()
     assert len(repr(got).splitlines()) == 2 + got.layers + 1
     assert "it was $x$ dull" in got.headline
+    assert got.table["layer"].tolist() == ["3", "2", "1", "embedding"]
     axes = got.plot()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["3", "2", "1", "embedding"]
     assert axes.get_yticklabels()[-1].get_text() == "embedding"
     axes.figure.canvas.draw()
     plt.close(axes.figure)

@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from softlens.lens import layer_name
 from softlens.plots.cells import heat_map
 from softlens.plots.style import show_plot, style
 
@@ -72,7 +73,7 @@ def plot_nearest_by_metric(found: "NearestByMetric", ax: Axes | None = None) -> 
 def plot_lens(lens: "LogitLens", ax: Axes | None = None) -> Axes:
     """Layer x position: each cell the likeliest next token, coloured by its probability."""
     frame = lens.frame[lens.frame["rank"] == 1]
-    layers = sorted(frame["layer"].unique(), reverse=True)
+    layers = sorted(frame["layer"].unique().tolist(), reverse=True)
     words = [
         [
             f"{show_plot(lens.pieces[i])}\n{p:.2f}"
@@ -81,7 +82,7 @@ def plot_lens(lens: "LogitLens", ax: Axes | None = None) -> Axes:
         for layer in layers
     ]
     values = frame.pivot(index="layer", columns="position", values="probability").loc[layers]
-    rows = [f"{layer}" if layer else "embedding" for layer in layers]
+    rows = [layer_name(layer) for layer in layers]
     columns = [f"after\n{show_plot(token)}" for token in lens.prompt_pieces]
     ax = heat_map(values.to_numpy(dtype=float), words, rows, columns, "probability", ax)
     ax.set_ylabel("layer")
