@@ -3,8 +3,11 @@
 import html
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
 
 from softlens import (
@@ -15,9 +18,11 @@ from softlens import (
     load_task,
     logit_lens,
     nearest_by_metric,
+    nearest_path,
     nearest_tokens,
     plots,
     surprisal,
+    tune,
 )
 from softlens.display import Result, marks, piece, show, token_boxes
 from softlens.lm import LM
@@ -66,7 +71,12 @@ def test_every_token_of_the_bundled_lms_in_every_view(name: str):
     for ids in parts(list(range(lm.vocab_size))):
         prompt = Prompt.from_ids(lm, ids)
         near = nearest_tokens(lm, prompt, k=1, exclude=None)
-        for view in (near, surprisal(lm, prompt, people=[]), logit_lens(lm, prompt, k=1)):
+        for view in (
+            near,
+            nearest_by_metric(lm, prompt, exclude=None),
+            surprisal(lm, prompt, people=[]),
+            logit_lens(lm, prompt, k=1),
+        ):
             check_shown(view)
         check_drawn(plots.plot_tokens(near.pieces, near.frame["score"].tolist(), "cosine"))
         words = attribute(lm, of_tokens(lm, task, ids[:60]), None, "gradient_x_input", of="text",
@@ -84,6 +94,24 @@ def test_every_token_of_the_bundled_lms_in_every_view(name: str):
     ):
         check_shown(view)
         check_drawn(view.plot())
+
+
+def test_every_token_of_the_organism_on_a_path():
+    lm, task = load_lm(), load_task("sentiment")
+    run = tune(lm, task, length=2, steps=1, progress=False)
+    told: set[int] = set()
+    for start in range(0, lm.vocab_size, 32):
+        ids = (start + np.arange(32)) % lm.vocab_size
+        # A short stay has no room for its token's name: three steps for each.
+        lines = [" ".join(map(str, row)) for row in ids.reshape(4, 8)]
+        history = pd.DataFrame({"step": range(1, 13), "token_ids": np.repeat(lines, 3)})
+        path = nearest_path(lm, replace(run, history=history))
+        check_shown(path)
+        axes = path.plot()
+        assert len(axes.texts) == len(path.frame)
+        check_drawn(axes)
+        told |= {*path.frame["token_id"]}
+    assert told == {*range(lm.vocab_size)}
 
 
 def test_every_token_of_a_byte_level_vocabulary(tiny: Callable[..., LM], toy_task: Task):
