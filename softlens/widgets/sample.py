@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,7 +16,8 @@ from softlens.behaviour import log_answers
 from softlens.controls import random_prompts
 from softlens.errors import SoftlensError, near
 from softlens.evaluation import SPLITS, Outcome, encode_split, prompt_vectors
-from softlens.lm import LM, EncodedTexts, score_answers
+from softlens.lm import LM, EncodedTexts, score_answers, token_surprisal
+from softlens.readings.base import stands_inside
 from softlens.tasks import Task
 from softlens.widgets.draft import no_vectors
 
@@ -61,6 +62,10 @@ class Controls:
     readable: Outcome | None
     """The task's readable prompt with the lowest loss on these texts; None if it lists none."""
     readable_text: str
+    random_nats: float
+    """Surprisal of the random prompts, their mean; nats per token."""
+    readable_nats: float
+    """The same of the readable one; NaN without one."""
 
 
 @dataclass(eq=False)
@@ -141,11 +146,15 @@ class Sample:
         texts, vectors = self._readable()
         found = [self.outcome(rows) for rows in vectors]
         best = min(range(len(found)), key=lambda i: found[i].loss) if found else None
+        text = "" if best is None else texts[best]
+        ids = self.lm.encode(text, leading_space=stands_inside(self.task)) if text else []
         return Controls(
             empty=self.outcome(no_vectors(self.lm)),
             random=tuple(self.outcome(rows) for rows in self._random(length)),
             readable=None if best is None else found[best],
-            readable_text="" if best is None else texts[best],
+            readable_text=text,
+            random_nats=_nats(self.lm, random_prompts(self.lm, length)),
+            readable_nats=_nats(self.lm, [ids]) if ids else float("nan"),
         )
 
     def held_against(self, length: int) -> list[Tensor]:
@@ -185,6 +194,11 @@ def quick_count(lm: LM, encoded: EncodedTexts, length: int) -> int:
     seconds = (length + np.mean(own)) * (SECONDS_A_POSITION + SECONDS_A_WEIGHT * lm.parameters)
     aim = SMALL_AIM if lm.is_small else LARGE_AIM
     return max(LEAST, int(aim / seconds))
+
+
+def _nats(lm: LM, prompts: Sequence[Sequence[int]]) -> float:
+    """Mean surprisal of prompts of one length, nats per token."""
+    return float(token_surprisal(lm, prompts).double().mean())
 
 
 def _key(vectors: Tensor) -> tuple[int, bytes]:

@@ -245,14 +245,18 @@ class Workbench:
             )
         controls = self.controls()
         if controls is not None:
-            held = [("best readable", controls.readable_text, [controls.readable])]
-            held.append((f"random, mean of {len(controls.random)}", "", list(controls.random)))
-            held.append(("empty", "", [controls.empty]))
-            for scored, text, outcomes in held:
+            for scored, text, nats_per_token, outcomes in (
+                ("best readable", controls.readable_text, controls.readable_nats,
+                 [controls.readable]),
+                (f"random, mean of {len(controls.random)}", "", controls.random_nats,
+                 controls.random),
+                ("empty", "", np.nan, [controls.empty]),
+            ):  # fmt: skip
                 each = [_measured(one, given) for one in outcomes if one is not None]
                 if each:
                     means = pd.DataFrame(each).mean()
-                    rows.append({"scored": scored, "text": text, **means})
+                    held = {"scored": scored, "text": text, **means}
+                    rows.append({**held, "nats_per_token": nats_per_token})
         columns = ["scored", "text", "accuracy", "label_mass", "loss_nats", "nats_per_token"]
         return pd.DataFrame(rows).reindex(columns=[*columns, "changed"])
 

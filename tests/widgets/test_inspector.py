@@ -118,6 +118,19 @@ def test_the_controls_are_those_of_evaluate(lm, task):
     assert shown(inspector, "random, mean of 5") == pytest.approx(np.mean(random, axis=0), abs=1e-6)
 
 
+def test_the_surprisal_of_the_controls_is_that_of_the_view(lm, task):
+    numbers = sl.inspect(lm, TEXT, task).numbers.set_index("scored")
+    readable = sl.surprisal(lm, numbers["text"]["best readable"])
+    random = [
+        sl.surprisal(lm, e.prompt_text).nats_per_token for e in sl.controls(lm, task, 5).random
+    ]
+    nats = numbers["nats_per_token"]
+    assert nats["best readable"] == pytest.approx(readable.nats_per_token)
+    assert nats["random, mean of 5"] == pytest.approx(np.mean(random))
+    assert np.isnan(nats["empty"])
+    assert nats["random, mean of 5"] > nats["best readable"] > 0
+
+
 def test_changed_predictions_are_those_that_differ(lm, task):
     inspector = sl.inspect(lm, TEXT, task)
     inspector.replace(2, "end")
