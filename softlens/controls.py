@@ -15,7 +15,7 @@ from softlens.evaluation import (
     evaluate_all,
     prompt_vectors,
 )
-from softlens.lm import LM, score_answers
+from softlens.lm import LM, Hears, score_answers
 from softlens.prompts import Prompt
 from softlens.tasks import Task
 
@@ -61,7 +61,14 @@ def random_prompts(lm: LM, length: int) -> list[list[int]]:
     return lm.ordinary_ids[picked].tolist()
 
 
-def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Controls:
+def controls(
+    lm: LM,
+    task: Task,
+    length: int,
+    *,
+    truncate: bool = False,
+    hears: Hears = lambda pairs: None,
+) -> Controls:
     """Empty prompt, random prompts of `length` tokens (mean of 5), best readable prompt.
 
     They depend on the LM, the task and the length alone, so the LM remembers them.
@@ -71,18 +78,20 @@ def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Cont
         task: the task; its readable prompts are chosen among on dev.
         length: of the random prompts, in tokens.
         truncate: shorten texts that exceed the LM's context, keeping their end.
+        hears: hears how many pairs of a prompt and a text were scored, chunk by chunk; of
+            `controls_to_score` in all.
 
     Raises:
         SoftlensError: a label word of several tokens; a text that is too long.
     """
-    key = ("controls", task, length, truncate)
+    key = _key(task, length, truncate)
     if key in lm.memo:
         return lm.memo[key]
     drawn = [Prompt.from_ids(lm, row) for row in random_prompts(lm, length)]
     best: list[AnyPrompt] = []
     if task.readable:
-        best = [_best_on_dev(lm, task, task.readable, truncate)]
-    found = evaluate_all(lm, task, [None, *drawn, *best], truncate=truncate)
+        best = [_best_on_dev(lm, task, task.readable, truncate, hears)]
+    found = evaluate_all(lm, task, [None, *drawn, *best], truncate=truncate, hears=hears)
     readable = found[-1] if best else None
     rows = [("empty", found[0]), *(("random", e) for e in found[1 : 1 + RANDOM_PROMPTS])]
     if readable is not None:
@@ -92,6 +101,18 @@ def controls(lm: LM, task: Task, length: int, *, truncate: bool = False) -> Cont
     )
     lm.memo[key] = Controls(found[0], tuple(found[1 : 1 + RANDOM_PROMPTS]), readable, frame)
     return lm.memo[key]
+
+
+def controls_to_score(lm: LM, task: Task, length: int, *, truncate: bool = False) -> int:
+    """Pairs of a prompt and a text that `controls` has to score; 0 where they are remembered."""
+    if _key(task, length, truncate) in lm.memo:
+        return 0
+    prompts = 1 + RANDOM_PROMPTS + bool(task.readable)
+    return len(task.readable) * len(task.dev) + prompts * (len(task.test) + len(task.train))
+
+
+def _key(task: Task, length: int, truncate: bool) -> tuple[str, Task, int, bool]:
+    return "controls", task, length, truncate
 
 
 def control_metrics(
@@ -115,14 +136,14 @@ def remember_controls(
     lm.memo[("control metrics", task, length, truncate)] = dict(known)
 
 
-def _best_on_dev(lm: LM, task: Task, prompts: Sequence[str], truncate: bool) -> str:
+def _best_on_dev(lm: LM, task: Task, prompts: Sequence[str], truncate: bool, hears: Hears) -> str:
     """The prompt with the highest accuracy on dev, then the lowest loss."""
     vectors = [prompt_vectors(lm, task, prompt) for prompt in prompts]
     words = torch.tensor(task.answer_ids(lm), device=lm.device)
     longest = max(len(v) for v in vectors)
     texts = encode_split(lm, task, task.dev, reserve=longest, truncate=truncate)
     labels = torch.tensor(task.dev.labels)
-    among = score_answers(lm, vectors, texts, words).log_probs.log_softmax(dim=-1)
+    among = score_answers(lm, vectors, texts, words, hears).log_probs.log_softmax(dim=-1)
     accuracy = (among.argmax(dim=-1) == labels).float().mean(dim=1)
     loss = -among[:, torch.arange(len(labels)), labels].mean(dim=1)
     order = sorted(range(len(prompts)), key=lambda i: (-float(accuracy[i]), float(loss[i])))

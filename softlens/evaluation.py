@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from softlens.display import Result, visible
 from softlens.errors import SoftlensError, near
-from softlens.lm import LM, AnswerScores, EncodedTexts, score_answers
+from softlens.lm import LM, AnswerScores, EncodedTexts, Hears, score_answers
 from softlens.prompts import Prompt, PromptLike, as_prompt, meant
 from softlens.tasks import Split, Task
 from softlens.templates import glued_behind, template_parts
@@ -100,6 +100,7 @@ def evaluate_all(
     *,
     split: str = "test",
     truncate: bool = False,
+    hears: Hears = lambda pairs: None,
 ) -> list[Evaluation]:
     """`evaluate` for many prompts in one pass over the texts, which is much faster.
 
@@ -109,6 +110,8 @@ def evaluate_all(
         prompts: of what `evaluate` takes, in any mixture; one result each, in their order.
         split: "test", "dev" or "train".
         truncate: shorten texts that exceed the LM's context, keeping their end.
+        hears: hears how many pairs of a prompt and a text were scored, chunk by chunk: those of
+            the split, then those of the training texts, for the calibrated accuracy.
 
     Raises:
         SoftlensError: as `evaluate`.
@@ -127,8 +130,8 @@ def evaluate_all(
         name: encode_split(lm, task, getattr(task, name), reserve=reserve, truncate=truncate)
         for name in {split, "train"}
     }
-    scores = score_answers(lm, vectors, texts[split], words)
-    train = scores if split == "train" else score_answers(lm, vectors, texts["train"], words)
+    scores = score_answers(lm, vectors, texts[split], words, hears)
+    train = scores if split == "train" else score_answers(lm, vectors, texts["train"], words, hears)
     prior = train.log_probs.mean(dim=1)
     return [
         _evaluation(task, prompt, scores, prior, column[key], split, words)

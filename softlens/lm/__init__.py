@@ -8,6 +8,7 @@
 
 from softlens.lm.answers import (
     AnswerScores,
+    Hears,
     answer_chunks,
     answer_logits,
     answer_logits_each,
@@ -26,6 +27,7 @@ __all__ = [
     "AnswerScores",
     "Drawn",
     "EncodedTexts",
+    "Hears",
     "answer_chunks",
     "answer_logits",
     "answer_logits_each",

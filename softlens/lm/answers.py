@@ -4,7 +4,7 @@ Text before the prompt: its keys and values come from memory, and only prompt po
 forwarded. Prompt before the text: packed rows. Both are tested against the plain forward.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,8 @@ Prompts = (
     | Sequence[Sequence[int]]
 )
 """Soft vectors (one tensor, or one for each prompt), or token ids; a length of 0 is empty."""
+Hears = Callable[[int], None]
+"""Hears of pairs of a prompt and a text, as they are scored."""
 
 
 def answer_logits(
@@ -90,7 +92,11 @@ class AnswerScores:
 
 @torch.no_grad()
 def score_answers(
-    lm: LM, prompts: Prompts, texts: EncodedTexts, words: Int[Tensor, " words"]
+    lm: LM,
+    prompts: Prompts,
+    texts: EncodedTexts,
+    words: Int[Tensor, " words"],
+    hears: Hears = lambda pairs: None,
 ) -> AnswerScores:
     """Log-probabilities of `words` for every prompt on every text, in chunks that fit a laptop.
 
@@ -99,6 +105,7 @@ def score_answers(
         prompts: token ids or vectors, shape (length, hidden), of any lengths.
         texts: what `LM.encode_texts` gave.
         words: ids of the label words.
+        hears: hears of each chunk how many pairs of a prompt and a text it had.
     """
     count = len(prompts)
     log_probs = torch.empty(count, len(texts), len(words))
@@ -108,6 +115,7 @@ def score_answers(
         normaliser = logits.logsumexp(dim=-1, keepdim=True)
         log_probs[at] = (logits[..., words] - normaliser).cpu()
         top_ids[at] = logits.argmax(dim=-1).cpu()
+        hears(len(some_prompts) * len(some_texts))
     return AnswerScores(log_probs, top_ids)
 
 

@@ -196,7 +196,8 @@ class Inspector(Shell):
     def score_on_test(self, progress: testset.Progress = lambda done, of: None) -> pd.DataFrame:
         """The prompt as it is now on the whole test split, beside what was given and the controls.
 
-        ``scored, accuracy, label_mass, loss_nats``; `progress` hears of texts done and of all.
+        ``scored, accuracy, label_mass, loss_nats``; `progress` hears of pairs of a prompt
+        and a text that are done, and of all: those of the controls are among them.
         """
         found = testset.score(self.bench, progress)
         self._tested = self.bench.draft

@@ -126,7 +126,7 @@ class TextsPanel(Panel):
             self.asked(self._test),
         )
         self.test.add_class("softlens-test")
-        self.bar = w.IntProgress(0, 0, count, description="texts")
+        self.bar = w.IntProgress(0, 0, count, description="scored")
         self.bar.layout.visibility = "hidden"
         self._filling = False
         return [
@@ -171,8 +171,6 @@ class TextsPanel(Panel):
 
         def progress(done: int, of: int) -> None:
             self.bar.max, self.bar.value = of, done
-            # Where a run does not have them, they are measured when the texts are done.
-            self.bar.description = "texts" if done < of else "controls"
 
         try:
             self.tested.value = views.tested(self.bench, self.owner.score_on_test(progress))

@@ -189,12 +189,25 @@ def test_answers_are_probabilities_of_the_next_token(lm, task):
     assert top <= {*frame["answer"]}
 
 
-def test_the_test_texts_are_scored_as_evaluate_scores_them(lm, task):
+def test_the_test_texts_are_scored_as_evaluate_scores_them(lm, task, monkeypatch):
+    monkeypatch.setattr(lm, "memo", {})
     inspector = sl.inspect(lm, TEXT, task)
     inspector.replace(2, "end")
     heard = []
     frame = inspector.score_on_test(lambda done, of: heard.append((done, of)))
-    assert heard[-1] == (80, 80)
+    # Two prompts on the test texts; then the controls: readable ones on dev, and the best of them,
+    # the empty prompt and five random ones on test and training texts.
+    own, held = 2 * 80, len(task.readable) * 64 + 7 * (80 + 64)
+    done = [pairs for pairs, _ in heard]
+    assert {of for _, of in heard} == {own + held}
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert own in done
+    assert len([pairs for pairs in done if own < pairs < own + held]) >= 2
+    assert done[-2:] == [own + held] * 2
+    again = []
+    inspector.score_on_test(lambda done, of: again.append((done, of)))
+    assert again[-1] == (own, own)  # the LM remembers the controls
     frame = frame.set_index("scored")
     for scored, text in {"now": "at the end it was", "as given": TEXT, "empty": None}.items():
         assert frame.loc[scored].tolist() == pytest.approx(measured(lm, task, text, "test"))
@@ -498,7 +511,7 @@ def test_opening_shows_a_bar_where_it_takes_long(lm, task, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_texts_are_picked_and_only_changed_ones_listed(lm, task):
+def test_texts_are_picked_and_only_changed_ones_listed(lm, task, monkeypatch):
     inspector = sl.inspect(lm, TEXT, task)
     inspector.tabs.selected_index = 1
     panel = inspector.front
@@ -507,7 +520,11 @@ def test_texts_are_picked_and_only_changed_ones_listed(lm, task):
     inspector.replace(2, "end")
     panel.only.value = True
     assert [index for _, index in panel.pick.options] == inspector.bench.changed()
+    seen = []
+    panel.bar.observe(lambda change: seen.append((panel.bar.value, panel.bar.max)), "value")
+    monkeypatch.setattr(lm, "memo", {})
     panel.test.click()
+    assert [value < most for value, most in seen] == [True] * (len(seen) - 1) + [False]
     accuracy = sl.evaluate(lm, task, "at the end it was").accuracy
     assert f"<td>{accuracy:.4f}</td>" in panel.tested.value
     inspector.undo()
