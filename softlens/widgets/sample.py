@@ -171,13 +171,11 @@ class Sample:
         fits = [(text, rows) for text, rows in each if len(rows) <= room]
         return [text for text, _ in fits], [rows for _, rows in fits]
 
-    def likely(
-        self, vectors: Float[Tensor, "length hidden"], index: int, k: int
-    ) -> list[tuple[int, float]]:
-        """The `k` most probable tokens after text `index`, with their probabilities."""
-        log_probs = log_answers(self.lm, [vectors], self.encoded.subset([index]))[0, 0]
-        top = log_probs.topk(k)
-        return list(zip(top.indices.tolist(), top.values.exp().tolist(), strict=True))
+    def shares(
+        self, prompts: Sequence[Float[Tensor, "_ hidden"]], index: int
+    ) -> Float[Tensor, "prompts vocab"]:
+        """Probability of every token after text `index`, under each prompt."""
+        return log_answers(self.lm, prompts, self.encoded.subset([index]))[:, 0].exp().cpu()
 
 
 def quick_count(lm: LM, encoded: EncodedTexts, length: int) -> int:

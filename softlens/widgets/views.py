@@ -171,7 +171,7 @@ def answers(bench: Workbench, frame: pd.DataFrame) -> str:
     names = [show(piece(bench.ready, index)) for index in frame["token_id"]]
     cells = {"answer": [f"<b>{html.escape(name)}</b>" for name in names]}
     for column in (NOW, GIVEN, "empty"):
-        cells[column] = ["" if pd.isna(v) else _bar(v) for v in frame[column]]
+        cells[column] = [_bar(share) for share in frame[column]]
     text = shown(bench.sample.texts[bench.text])
     return (
         f'<div style="max-width:60em;overflow-wrap:anywhere">“{text}” '

@@ -20,7 +20,7 @@ from softlens.prompts import Prompt
 from softlens.readings.base import stands_inside
 from softlens.runs import Run
 from softlens.tasks import Task
-from softlens.widgets.draft import DROPPED, KEPT, MASKED, Draft
+from softlens.widgets.draft import DROPPED, KEPT, MASKED, Draft, no_vectors
 from softlens.widgets.replay import Replay, name_of
 from softlens.widgets.sample import Controls, Memory, Sample
 
@@ -298,20 +298,14 @@ class Workbench:
         lm, at = self.ready, self.text
         if not 0 <= at < len(self.sample):
             raise SoftlensError(f"Got text {at}, wanted 0 to {len(self.sample) - 1}.")
-        drafts = (self.draft, Draft.of(self.given))
-        outcomes = [self.sample.outcome(d.vectors(lm)) for d in drafts]
-        outcomes.append(self.sample.controls(self.given.length).empty)
-        columns = (NOW, GIVEN, "empty")
-        shares = {c: np.exp(o.log_probs[at]) for c, o in zip(columns, outcomes, strict=True)}
-        ids = self.sample.words.tolist()
-        words = pd.DataFrame({"token_id": ids, "answer": list(self.task.label_words), **shares})
-        likely = self.sample.likely(self.draft.vectors(lm), at, k)
-        others = [
-            {"token_id": index, "answer": lm.token(index), NOW: share}
-            for index, share in likely
-            if index not in ids
-        ]
-        return pd.concat([words, pd.DataFrame(others, columns=words.columns)], ignore_index=True)
+        prompts = [draft.vectors(lm) for draft in (self.draft, Draft.of(self.given))]
+        found = self.sample.shares([*prompts, no_vectors(lm)], at)
+        words = self.sample.words.tolist()
+        likely = [i for i in found[0].topk(k).indices.tolist() if i not in words]
+        ids = [*words, *likely]
+        names = [*self.task.label_words, *(lm.token(i) for i in likely)]
+        columns = dict(zip((NOW, GIVEN, "empty"), found[:, ids].double().numpy(), strict=True))
+        return pd.DataFrame({"token_id": ids, "answer": names, **columns})
 
 
 def _measured(outcome: Outcome | None, given: Outcome | None) -> dict[str, float]:

@@ -177,16 +177,24 @@ def test_neighbours_are_the_nearest_tokens(lm, task, soft_run, metric):
 def test_answers_are_probabilities_of_the_next_token(lm, task):
     inspector = sl.inspect(lm, TEXT, task)
     inspector.bench.text = 5
+    inspector.replace(2, "end")
     frame = inspector.bench.answers(k=4)
-    ids = [lm.bos_id, *lm.encode(task.dev.texts[5]), *lm.encode(TEXT, leading_space=True)]
-    with torch.no_grad():
-        shares = lm.model(torch.tensor([ids])).logits[0, -1].softmax(dim=-1)
-    words = shares[torch.tensor(task.answer_ids(lm))]
+    shares = {}
+    for name, text in {"now": "at the end it was", "as given": TEXT, "empty": ""}.items():
+        ids = [lm.bos_id, *lm.encode(task.dev.texts[5])]
+        ids += lm.encode(text, leading_space=True) if text else []
+        with torch.no_grad():
+            shares[name] = lm.model(torch.tensor([ids])).logits[0, -1].softmax(dim=-1)
     assert frame["token_id"].tolist()[:2] == task.answer_ids(lm)
-    assert frame["now"].tolist()[:2] == pytest.approx(words.tolist(), rel=1e-3)
-    assert frame["as given"].tolist()[:2] == frame["now"].tolist()[:2]
-    top = {lm.token(i) for i in shares.topk(4).indices.tolist()}
-    assert top <= {*frame["answer"]}
+    assert frame["answer"].tolist()[:2] == list(task.label_words)
+    for name, wanted in shares.items():
+        # Under every prompt, those of tokens that are no label words, too.
+        assert frame[name].tolist() == pytest.approx(
+            wanted[frame["token_id"].tolist()].tolist(), rel=1e-3
+        )
+    assert len(frame) > 2
+    assert {*shares["now"].topk(4).indices.tolist()} <= {*frame["token_id"]}
+    assert "nan" not in views.answers(inspector.bench, frame)
 
 
 def test_the_test_texts_are_scored_as_evaluate_scores_them(lm, task, monkeypatch):
