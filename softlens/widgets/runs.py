@@ -28,7 +28,8 @@ def checked(table: Any) -> pd.DataFrame:
     """The finished runs, numbered from 0, with a column ``setting``: proxies and their weight.
 
     Raises:
-        SoftlensError: what is no table of runs; an empty one, or one that lacks a column.
+        SoftlensError: what is no table of runs; an empty one, or one that lacks a column or all
+            accuracies.
     """
     frame = table if isinstance(table, pd.DataFrame) else getattr(table, "frame", None)
     if not isinstance(frame, pd.DataFrame):
@@ -44,6 +45,11 @@ def checked(table: Any) -> pd.DataFrame:
         raise SoftlensError(
             f"The table has no column {missing[0]!r}, wanted {NEEDED} at least, as sl.sweep makes "
             "them."
+        )
+    if frame["accuracy"].isna().all():
+        raise SoftlensError(
+            f"None of the {len(frame)} runs has an accuracy (all are NaN), by which they are "
+            "drawn. Give a sweep whose runs were scored on a task, as sl.sweep scores them."
         )
     return frame.reset_index(drop=True).assign(setting=_settings)
 

@@ -211,7 +211,7 @@ class SweepInspector(Shell):
     def _picture(self, paper: bool = False) -> str:
         shown = self.shown
         if shown.empty:
-            return '<p class="dim">No run of this selection has this gauge.</p>'
+            return '<p class="dim">No run of this selection has an accuracy and this gauge.</p>'
         points = [
             Point(index, one[self.gauge], one["accuracy"], str(one["method"]), self._label(one))
             for index, one in zip(shown.index.tolist(), shown.to_dict("records"), strict=True)
@@ -280,6 +280,6 @@ def inspect_sweep(table: Any, lm: LM | None = None, task: Task | None = None) ->
         task: the task of the runs; None is the bundled one that the table names.
 
     Raises:
-        SoftlensError: an empty table, or one that lacks these columns.
+        SoftlensError: an empty table, or one that lacks these columns or all accuracies.
     """
     return SweepInspector(table, lm, task)

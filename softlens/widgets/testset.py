@@ -31,11 +31,11 @@ def score(bench: Workbench, progress: Progress) -> pd.DataFrame:
     Columns: ``scored, accuracy, label_mass, loss_nats``.
 
     Raises:
-        SoftlensError: there is no task.
+        SoftlensError: the LM is not at hand; there is no task.
     """
+    lm, drafts = bench.ready, {NOW: bench.draft, GIVEN: Draft.of(bench.given)}
     if bench.task is None:
         raise SoftlensError("Test texts need a task: sl.inspect(lm, prompt, task).")
-    lm, drafts = bench.ready, {NOW: bench.draft, GIVEN: Draft.of(bench.given)}
     vectors = [draft.vectors(lm) for draft in drafts.values()]
     known = _known(bench, bench.task)
     of, done = len(vectors) * len(bench.task.test), 0

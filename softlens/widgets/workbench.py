@@ -293,9 +293,9 @@ class Workbench:
 
         The label words come first, then the other ones of the `k` most probable tokens now.
         """
+        lm, at = self.ready, self.text
         if self.sample is None or self.task is None:
             raise SoftlensError("Answers need a task: sl.inspect(lm, prompt, task).")
-        lm, at = self.ready, self.text
         if not 0 <= at < len(self.sample):
             raise SoftlensError(f"Got text {at}, wanted 0 to {len(self.sample) - 1}.")
         prompts = [draft.vectors(lm) for draft in (self.draft, Draft.of(self.given))]

@@ -307,7 +307,12 @@ def test_without_the_lm_the_file_is_shown(soft_run, tmp_path):
     ids = run.history["token_ids"].iloc[-1].split()
     assert inspector.frame["token"].tolist() == [f"#{i}" for i in ids]
     assert [panel.name for panel in inspector.panels] == ["Training"]
-    for act in (lambda: inspector.replace(0, "great"), lambda: inspector.drop(0)):
+    for act in (
+        lambda: inspector.replace(0, "great"),
+        lambda: inspector.drop(0),
+        inspector.score_on_test,
+        inspector.bench.answers,
+    ):
         with pytest.raises(sl.SoftlensError, match="needs the LM 'organism'.*not at hand"):
             act()
     assert inspector.prompt is run.prompt

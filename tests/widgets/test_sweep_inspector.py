@@ -100,12 +100,21 @@ def test_what_cannot_be_opened_says_why(table, tiny):
         inspector.choose(7)
 
 
+def test_a_run_without_accuracy_is_left_out(table):
+    partly = table.assign(accuracy=[0.5, float("nan")])
+    inspector = sl.inspect_sweep(partly)
+    assert "1 of 2 runs" in inspector.title.value
+    inspector.select(method=partly["method"][1])
+    assert "has an accuracy and this gauge" in inspector.points.svg
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda t: t.iloc[:0], "no finished run"),
         (lambda t: t.drop(columns="text"), "no column 'text'"),
         (lambda t: t[["method", "seed", "text", "accuracy"]], "no gauge to draw"),
+        (lambda t: t.assign(accuracy=float("nan")), "None of the 2 runs has an accuracy"),
         (lambda t: 3, "Got a int, wanted a sweep"),
     ],
 )
