@@ -193,6 +193,7 @@ class TrainingPanel(Panel):
             options=[(str(step), i) for i, step in enumerate(steps)],
             index=len(steps) - 1,
             description="step",
+            readout=False,  # where one could type in vain; the step is said below
             layout=w.Layout(width="60%", min_width="16em"),
         )
         self.slider.add_class("softlens-step")
