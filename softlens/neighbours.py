@@ -119,11 +119,15 @@ class NearestPath(Result):
     """The tuner."""
     steps: int
     """Steps of the training."""
+    metric: str | None
+    """By what the tokens are nearest; None where they are those that the tuner itself had."""
+    looks: int
+    """Steps whose tokens are known."""
     text: str
     """What the tokens read at the last step."""
     frame: pd.DataFrame = field(repr=False, compare=False)
     """A row for each stay of a position at a token: ``position, first_step, last_step, token_id,
-    token``; of a soft prompt, the token nearest by cosine."""
+    token``. Between two looks, the tokens are taken to be those of the later one."""
     pieces: tuple[str, ...] = field(repr=False, compare=False)
     """The token of each row as `softlens.display.piece` gives it, for views."""
 
@@ -135,9 +139,12 @@ class NearestPath(Result):
     @property
     def headline(self) -> str:
         """One line for a terminal."""
+        by = "" if self.metric is None else f" nearest by {self.metric}"
+        looks = "" if self.looks == self.steps else f", looked at {self.looks} times"
+        stayed = int((self.changes == 0).sum())
         return (
-            f"tokens over {self.steps} steps of {self.method!r}: {int(self.changes.sum())} "
-            f"changes, {int((self.changes == 0).sum())} of {len(self.changes)} positions never "
+            f"tokens{by} over {self.steps} steps of {self.method!r}{looks}: "
+            f"{int(self.changes.sum())} changes, {stayed} of {len(self.changes)} positions never "
             f"changed; at the end {show_text(self.text)}"
         )
 
@@ -154,17 +161,48 @@ class NearestPath(Result):
         return boxes + super()._repr_html_()
 
 
-def nearest_path(lm: LM, run: Run) -> NearestPath:
-    """The (nearest) tokens of a run's proposals over its steps, from its history.
+def nearest_path(lm: LM, run: Run, metric: str | None = None) -> NearestPath:
+    """The (nearest) tokens of a run over its steps.
 
     Args:
         lm: the LM of the run, for the texts of its tokens.
         run: what `softlens.tune` returned.
+        metric: None takes the tokens of the history: the proposals of a hard run, and of a soft one
+            what is nearest by cosine. A name in `softlens.nearness.METRICS` asks the vectors that
+            were kept, ``sl.tune(..., "soft", keep_vectors=1)``, special tokens left out; of "pez"
+            they are its continuous copy.
 
     Raises:
-        SoftlensError: a run of another LM, or one whose history has no tokens.
+        SoftlensError: a run of another LM; one whose history has no tokens, or, with a metric, that
+            kept no vectors; an unknown metric.
     """
     run.prompt.check(lm)
+    steps, rows = _from_history(run) if metric is None else _from_vectors(lm, run, metric)
+    # A look speaks for the steps since the one before.
+    first_steps = np.concatenate([[1], steps[:-1] + 1])
+    stays = []
+    for position, tokens in enumerate(rows.T):
+        starts = np.flatnonzero(np.concatenate([[True], tokens[1:] != tokens[:-1]]))
+        for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
+            index = int(tokens[start])
+            stays.append(
+                (position, int(first_steps[start]), int(steps[stop - 1]), index, lm.token(index))
+            )
+    columns = ["position", "first_step", "last_step", "token_id", "token"]
+    frame = pd.DataFrame(stays, columns=columns)
+    return NearestPath(
+        method=run.config.method,
+        steps=int(steps[-1]),
+        metric=metric,
+        looks=len(steps),
+        text=lm.decode(rows[-1].tolist()),
+        frame=frame,
+        pieces=tuple(piece(lm, index) for index in frame["token_id"]),
+    )
+
+
+def _from_history(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, and the tokens of each, shape (steps, length)."""
     history = run.history
     if "token_ids" not in history or history.empty:
         raise SoftlensError(
@@ -172,21 +210,15 @@ def nearest_path(lm: LM, run: Run) -> NearestPath:
             "an earlier version. Tune it again from its config."
         )
     rows = np.array([[int(i) for i in ids.split()] for ids in history["token_ids"]])
-    steps = history["step"].to_numpy()
-    stays = []
-    for position, tokens in enumerate(rows.T):
-        starts = np.flatnonzero(np.concatenate([[True], tokens[1:] != tokens[:-1]]))
-        for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
-            index = int(tokens[start])
-            stays.append(
-                (position, int(steps[start]), int(steps[stop - 1]), index, lm.token(index))
-            )
-    columns = ["position", "first_step", "last_step", "token_id", "token"]
-    frame = pd.DataFrame(stays, columns=columns)
-    return NearestPath(
-        method=run.config.method,
-        steps=int(steps[-1]),
-        text=lm.decode(rows[-1].tolist()),
-        frame=frame,
-        pieces=tuple(piece(lm, index) for index in frame["token_id"]),
-    )
+    return history["step"].to_numpy(), rows
+
+
+def _from_vectors(lm: LM, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    if run.kept_vectors is None:
+        raise SoftlensError(
+            f"Got metric={metric!r}, which is asked of a run's vectors, and this one kept none. "
+            "Tune it again with keep_vectors=1, or every so many steps ('soft' and 'pez' can); or "
+            "leave the metric out for the tokens in its history."
+        )
+    rows = [nearest_tokens(lm, one, 1, metric).token_ids for one in run.kept_vectors]
+    return np.array(run.kept_steps), np.array(rows)

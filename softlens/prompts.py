@@ -1,6 +1,6 @@
 """Prompts: vectors that stand in the place of token embeddings, and the files they live in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -214,10 +214,15 @@ class Prompt:
                 "be carried over with Prompt.from_text(lm, prompt.text)."
             )
 
-    def save(self, path: str | Path) -> Path:
-        """Write a safetensors file: the vectors, with everything else in its metadata."""
+    def save(self, path: str | Path, beside: Mapping[str, Tensor] | None = None) -> Path:
+        """Write a safetensors file: the vectors, with everything else in its metadata.
+
+        Args:
+            path: the file.
+            beside: tensors that stand in it, too, under names of their own.
+        """
         metadata = {"format": "softlens.prompt", "lm": self.lm.name, "checksum": self.lm.checksum}
-        tensors = {"vectors": self.vectors.contiguous()}
+        tensors = dict(beside or {}) | {"vectors": self.vectors.contiguous()}
         if self.token_ids is not None:
             tensors["token_ids"] = torch.tensor(self.token_ids)
             metadata["text"] = self.text or ""

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from softlens import files
 from softlens.display import Result, number
@@ -16,6 +20,7 @@ from softlens.lm import LM
 from softlens.prompts import Prompt
 
 VERSION = 1
+PROMPT = "prompt.safetensors"
 
 
 class RunConfig(BaseModel):
@@ -58,6 +63,14 @@ class Run(Result):
     (nearest) tokens with a space between."""
     metrics: dict[str, float | str]
     """Test accuracies with their controls, label mass, loss, seconds, and how it ended."""
+    kept_steps: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    """Steps whose vectors were kept, as the option ``keep_vectors`` of "soft" and "pez" asks; the
+    last step is the last of them."""
+    kept_vectors: Float[Tensor, "steps length hidden"] | None = field(
+        default=None, repr=False, compare=False
+    )
+    """The vectors after these steps, float32: of "soft" the prompt, of "pez" its continuous copy;
+    None where none were kept."""
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -116,7 +129,7 @@ class Run(Result):
         buffer = io.BytesIO()
         self.history.to_parquet(buffer, index=False)
         try:
-            self.prompt.save(folder / "prompt.safetensors")
+            self.prompt.save(folder / PROMPT, beside=_kept(self))
             files.write_atomic(folder / "history.parquet", buffer.getvalue())
             record = {
                 "config": self.config.model_dump(mode="json"),
@@ -132,6 +145,12 @@ class Run(Result):
         return folder
 
 
+def _kept(run: Run) -> dict[str, Tensor]:
+    if run.kept_vectors is None:
+        return {}
+    return {"kept_steps": torch.tensor(run.kept_steps), "kept_vectors": run.kept_vectors}
+
+
 def load_run(folder: str | Path) -> Run:
     """Read a run that `Run.save` wrote; no LM is needed.
 
@@ -144,12 +163,16 @@ def load_run(folder: str | Path) -> Run:
         raise SoftlensError(f"No run in {folder}: it has no run.json. Check the path.")
     try:
         record = json.loads((folder / "run.json").read_text())
+        prompt = Prompt.load(folder / PROMPT)
+        tensors = load_file(folder / PROMPT)
         return Run(
-            prompt=Prompt.load(folder / "prompt.safetensors"),
+            prompt=prompt,
             text=record["text"],
             config=RunConfig(**record["config"]),
             history=pd.read_parquet(folder / "history.parquet"),
             metrics=record["metrics"],
+            kept_steps=tuple(tensors["kept_steps"].tolist()) if "kept_steps" in tensors else (),
+            kept_vectors=tensors.get("kept_vectors"),
         )
     except (ValueError, KeyError, OSError, ValidationError) as reason:
         if isinstance(reason, DamagedFileError):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from softlens import DamagedFileError, Run, SoftlensError, Task, load_run, tune
+from softlens import DamagedFileError, Prompt, Run, SoftlensError, Task, load_run, tune
 from softlens.lm import LM
 
 
@@ -24,6 +24,21 @@ def test_saved_and_loaded_whole(run: Run, tmp_path: Path):
     assert (back.text, back.config, back.metrics) == (run.text, run.config, run.metrics)
     pd.testing.assert_frame_equal(back.history, run.history)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["length"] == 3
+
+
+def test_kept_vectors_are_saved_with_the_prompt(
+    run: Run, tiny: Callable[..., LM], toy_task: Task, tmp_path: Path
+):
+    kept = tune(tiny(), toy_task, length=3, steps=4, keep_vectors=3, progress=False)
+    back = load_run(kept.save(tmp_path / "run"))
+    assert back.kept_steps == kept.kept_steps == (3, 4)
+    assert torch.equal(back.kept_vectors, kept.kept_vectors)
+    assert torch.equal(back.prompt.vectors, kept.prompt.vectors)
+    assert back.config == kept.config
+    prompt = Prompt.load(tmp_path / "run" / "prompt.safetensors")
+    assert torch.equal(prompt.vectors, kept.prompt.vectors)
+    plain = load_run(run.save(tmp_path / "run"))
+    assert (plain.kept_steps, plain.kept_vectors) == ((), None)
 
 
 def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkeypatch):

@@ -112,6 +112,8 @@ def plot_path(path: "NearestPath", ax: Axes | None = None) -> Axes:
         ax.set_xlim(0, path.steps)
         ax.set_xlabel("step (grey: stays of at most a twentieth of the training)")
         ax.set_ylabel("prompt position")
+        if path.metric is not None:
+            ax.set_title(f"nearest by {UNITS[path.metric]}")
         sns.despine(ax=ax)
     return ax
 

@@ -136,7 +136,8 @@ def tune(
         "seconds": sum(each.seconds for _, each in outcomes),
     }
     text = prompt.text if prompt.text is not None else nearest_tokens(lm, prompt, k=1).text
-    return Run(prompt, text, config, outcome.history, metrics)
+    kept = torch.stack([*outcome.kept.values()]).cpu() if outcome.kept else None
+    return Run(prompt, text, config, outcome.history, metrics, tuple(outcome.kept), kept)
 
 
 def run_config(
@@ -197,7 +198,7 @@ def _settle(
         description=description,
         steps=_budget(lm, tuner_class) if steps is None else steps,
         seed=seed,
-        options=chosen.model_dump(mode="json"),
+        options=_written(chosen),
     )
     return tuner_class, chosen, config
 
@@ -226,6 +227,16 @@ def _options(method: str, tuner_class: type[Tuner], given: dict[str, Any]) -> Tu
             for error in reason.errors()
         )
         raise SoftlensError(f"Options of the method {method!r} are wrong: {wrong}.") from reason
+
+
+def _written(chosen: TunerOptions) -> dict[str, Any]:
+    """The options as a config has them.
+
+    `keep_vectors` is left out where none are kept, so that runs bear the names that they had before
+    there was the option.
+    """
+    known = chosen.model_dump(mode="json")
+    return {k: v for k, v in known.items() if k != "keep_vectors" or v is not None}
 
 
 def _budget(lm: LM, tuner_class: type[Tuner]) -> int:

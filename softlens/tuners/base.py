@@ -70,6 +70,17 @@ class TunerOptions(BaseModel):
         return (value,) if isinstance(value, str | int) else value
 
 
+class FreeOptions(TunerOptions):
+    """Options of tuners that move free vectors."""
+
+    keep_vectors: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps from one keeping of the free vectors in the run to the next; those of "
+        "the last step are kept, too; None keeps none. It changes nothing that is found",
+    )
+
+
 @dataclass(frozen=True)
 class Problem:
     """A task on an LM, encoded once for a whole run."""
@@ -198,6 +209,11 @@ class Tuner(ABC):
     @abstractmethod
     def vectors(self) -> Float[Tensor, "length hidden"]:
         """The current proposal."""
+
+    @property
+    def free(self) -> Float[Tensor, "length hidden"]:
+        """The vectors that it moves, if others than those of its proposal."""
+        return self.vectors
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from softlens.objectives import Objective
 from softlens.proposals import Proposals
-from softlens.tuners.base import Problem, Tuner, TunerOptions
+from softlens.tuners.base import FreeOptions, Problem, Tuner, TunerOptions
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +34,20 @@ class Outcome:
     evaluations: int = 0
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[int, Tensor] = field(default_factory=dict)
+    """Free vectors by step, as `FreeOptions.keep_vectors` asks for them."""
 
     def keep(self, other: "Outcome") -> None:
         """Take over another proposal and what it is worth; how the loop went stays."""
         self.vectors, self.token_ids = other.vectors, other.token_ids
         self.accuracy_dev, self.loss_dev = other.accuracy_dev, other.loss_dev
         self.objective_dev = other.objective_dev
+
+    def keep_vectors(self, step: int, vectors: Tensor, every: int) -> None:
+        """Keep those of a step, until a later one's if its turn is not now."""
+        if (last := max(self.kept, default=0)) % every:
+            del self.kept[last]
+        self.kept[step] = vectors.clone()
 
     @property
     def history(self) -> pd.DataFrame:
@@ -63,7 +71,7 @@ def run_loop(
     began, before = time.perf_counter(), objective.evaluations
     best = look(tuner, problem, objective)
     start, every = tuner.token_ids, max(1, steps // options.evaluations_of_dev)
-    stale = 0
+    stale, keep = 0, options.keep_vectors if isinstance(options, FreeOptions) else None
     bar = tqdm(range(1, steps + 1), desc=problem.task.name, disable=not progress, leave=False)
     try:
         for step in bar:
@@ -87,6 +95,8 @@ def run_loop(
             row |= {"token_ids": ids, "accuracy_dev": dev[0], "loss_dev": dev[1]}
             best.rows.append(row | {"evaluations": spent})
             best.steps = step
+            if keep is not None:
+                best.keep_vectors(step, tuner.free, keep)
             if looked is not None:
                 bar.set_postfix(objective=f"{row['objective']:.3f}", dev=f"{dev[0]:.3f}")
                 if tuner.keeps_best or _better(looked, best, objective):

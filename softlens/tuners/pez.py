@@ -27,14 +27,14 @@ from softlens.lm import LM
 from softlens.nearness import nearness_of
 from softlens.objectives import Objective
 from softlens.proposals import Proposals
-from softlens.tuners.base import HardTuner, Problem, TunerOptions
+from softlens.tuners.base import FreeOptions, HardTuner, Problem, TunerOptions
 
 SMALL_RATE = 0.3
 """Learning rate of AdamW on a small LM: what our trials found better than the published 0.1."""
 PUBLISHED_RATE = {"adamw": 0.1, "adam": 0.1, "adafactor": 0.3}
 
 
-class PezOptions(TunerOptions):
+class PezOptions(FreeOptions):
     """Options of PEZ."""
 
     optimiser: Literal["adamw", "adam", "adafactor"] = Field(
@@ -121,6 +121,11 @@ class PezTuner(HardTuner):
         self._ids = project(self.problem, self._free.detach(), self.options.metric)
         self._visited.add(tuple(self._ids))
         return row | {"prompts_visited": len(self._visited)}
+
+    @property
+    def free(self) -> Float[Tensor, "length hidden"]:
+        """The continuous copy."""
+        return self._free.detach()
 
     @property
     def token_ids(self) -> list[int]:

@@ -16,10 +16,10 @@ from softlens.errors import SoftlensError
 from softlens.objectives import Objective
 from softlens.prompts import Prompt
 from softlens.proposals import Proposals
-from softlens.tuners.base import Problem, Tuner, TunerOptions
+from softlens.tuners.base import FreeOptions, Problem, Tuner, TunerOptions
 
 
-class SoftOptions(TunerOptions):
+class SoftOptions(FreeOptions):
     """Options of soft prompt tuning."""
 
     learning_rate: float | None = Field(
