@@ -41,7 +41,7 @@ readable = "all in all it was"
 # prompt of the same length.
 
 # %%
-run = sl.tune(lm, task, "soft", length=5, steps=150, seed=0, progress=False)
+run = sl.tune(lm, task, length=5, steps=150, seed=0, keep_vectors=1, progress=False)
 run
 
 # %% [markdown]
@@ -79,6 +79,15 @@ ax = by_metric.plot()
 # %%
 ax = sl.nearest_path(lm, run).plot()
 # %% [markdown]
+# Because the run kept its vectors (`keep_vectors=1` above, at every step), the same way can be told by
+# another metric:
+
+# %%
+ax = sl.nearest_path(lm, run, metric="whitened_cosine").plot()
+# %% [markdown]
+# Whitened, the way is calmer and two of its five ends are other words. What a training went through
+# depends on how one looks at it, too.
+#
 # ### Through the LM: the logit lens
 #
 # Distance in the embedding says nothing about what the LM makes of a vector. The logit lens puts the
@@ -91,7 +100,9 @@ ax = sl.logit_lens(lm, readable, task).plot()
 sl.logit_lens(lm, run.prompt, task)
 
 # %% [markdown]
-# Row *embedding* echoes the token itself (head and embedding are one matrix). In the top row, the
+# Row *embedding* is what the head makes of what comes in. Of the readable prompt it echoes the tokens
+# themselves, as head and embedding are one matrix; of the soft one it does so only where the position
+# kept its starting token, and elsewhere it names another word than the nearest. In the top row, the
 # readable prompt is a sentence that unfolds, each word predicting the next. The soft prompt arrives
 # at the same answer, but what its positions predict on the way is no sentence.
 
