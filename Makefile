@@ -48,9 +48,9 @@ check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# make figures LM=gpt2 TASK=sst2 draws those that need no organism on another LM.
+# make figures LM=gpt2 TASK=sst2 draws those that need no organism on another LM; QUICK=1 tries it.
 figures: $(SETUP)  ## draw every figure into figures/
-	$(THREADS) $(BIN)/python -m softlens.figures figures $(if $(LM),--lm $(LM)) $(if $(TASK),--task $(TASK))
+	$(THREADS) $(BIN)/python -m softlens.figures figures $(if $(LM),--lm $(LM)) $(if $(TASK),--task $(TASK)) $(if $(QUICK),--quick)
 
 figures-real: $(INSTALLED) $(REAL_READY) $(TEXTS)  ## go on with the sweep on the real LM (hours; may be stopped)
 	$(THREADS) $(BIN)/python -m softlens.sweeps.real

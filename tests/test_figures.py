@@ -182,3 +182,23 @@ def test_the_command_line_draws_what_is_named(drawn: Ground, caplog: pytest.LogC
     store = ["--store", str(drawn.folder / "no store")]
     main([str(drawn.folder), *quick, *store, "--only", "odd_behaviour", OF_THE_STORE])
     assert "Left out: tradeoff_real (figure 13)" in caplog.text
+
+
+def test_another_lm_and_task_from_folders_in_the_hubs_format(
+    hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As `make figures LM=gpt2 TASK=sst2`, on a machine without the hub."""
+    monkeypatch.setenv("SOFTLENS_CACHE", str(tmp_path / "cache"))
+    texts = tmp_path / "cache" / "datasets" / "sst2"
+    texts.mkdir(parents=True)
+    for split, count in (("train", 120), ("validation", 40)):
+        rows = [(f"the film was {('bad', 'good')[i % 2]} {split} {i}", i % 2) for i in range(count)]
+        table = pd.DataFrame(rows, columns=["sentence", "label"])
+        table.to_parquet(texts / f"{split}.parquet")
+    asked = ["--quick", "--lm", str(hub_folder), "--task", "sst2", "--workers", "1"]
+    main([str(tmp_path / "figures"), *asked, "--only", "soft_vs_nearest", "transfer"])
+    shown = pd.read_csv(tmp_path / "figures" / "soft_vs_nearest.csv")
+    assert {"soft prompt", "empty prompt"} <= set(shown["scored"])
+    assert any("sst2" in task for task in shown["task"])
+    assert "LM: hub-format" in (tmp_path / "figures" / "soft_vs_nearest.md").read_text()
+    assert not (tmp_path / "figures" / "transfer.csv").exists()

@@ -517,6 +517,10 @@ def test_named_hub_sets_are_found_in_the_cache_folder(data_set_folder, no_index)
     assert toy.name == "sst2"
     assert toy.label_words == ("terrible", "great")
     assert len(toy.test) == 12
+    # As MODELS.md says for PEZ.
+    asked = {"template": "{prompt} {text} . It was", "label_words": ("negative", "positive")}
+    assert load_task("sst2", **asked) == toy.with_(**asked)
+    assert load_task("sst2", **asked).label_words == ("negative", "positive")
 
 
 @pytest.mark.parametrize("name", readers.HUB)
