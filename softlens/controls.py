@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from softlens.display import Result
+from softlens.display import Result, show_text
 from softlens.evaluation import (
     AnyPrompt,
     Evaluation,
@@ -42,6 +43,25 @@ class Controls(Result):
     def headline(self) -> str:
         """One line for a terminal."""
         return f"controls on {self.empty.n} test texts (accuracy in [0, 1], loss in nats)"
+
+    def beside(self, one: Evaluation) -> pd.DataFrame:
+        """The numbers of a prompt above those of its controls, of random prompts their mean.
+
+        Args:
+            one: the prompt's, by `evaluate` on the same texts.
+
+        Returns:
+            One row each: ``prompt, accuracy, accuracy_calibrated, label_mass, loss``.
+        """
+        numbers = ["accuracy", "accuracy_calibrated", "label_mass", "loss"]
+        drawn = {k: float(np.mean([e.summary()[k] for e in self.random])) for k in numbers}
+        rows: list[dict[str, Any]] = [{"prompt": "this prompt"} | one.summary()]
+        if self.readable is not None:
+            name = f"best readable: {show_text(self.readable.prompt_text or '')}"
+            rows.append({"prompt": name} | self.readable.summary())
+        rows.append({"prompt": f"random prompts (mean of {len(self.random)})"} | drawn)
+        rows.append({"prompt": "empty prompt"} | self.empty.summary())
+        return pd.DataFrame(rows)[["prompt", *numbers]]
 
     def metrics(self) -> dict[str, float | str]:
         """Flat numbers for `run.metrics`; those of random prompts are means."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from softlens.display import show_text
+from softlens.display import number, show_text
 from softlens.framework.criterion import Verdict
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ def whole(report: Report) -> str:
         f"<h1>{html.escape(title)}</h1>",
         verdict_line(report.verdict),
         f"<p>{html.escape(report.headline)}.</p>",
+        "<h2>The prompt and its controls</h2><p class=note>On the same test texts: the prompt, the "
+        "best of the task's readable prompts (chosen on dev), random tokens and no prompt. Label "
+        "mass: the probability of the label words; near zero, a prompt does not ask.</p>",
+        table(scores(report)),
         "<h2>Readings</h2><p class=note>A reading is a text proposed as what the prompt says. "
         "Accuracy, agreement and the share of KL closed (1: the LM behaves as under the "
         "prompt; 0: as without any) are of test texts that no method has seen, with 95% "
@@ -102,6 +106,7 @@ def record(report: Report) -> dict[str, Any]:
         "length": report.length,
         "seconds": report.seconds,
         "notes": list(report.notes),
+        "controls": report.controls.to_dict("records"),
         "readings": readings,
         "views": {
             type(view).__name__: _plain(view.frame.to_dict("records")) for view in report.views
@@ -115,6 +120,12 @@ def record(report: Report) -> dict[str, Any]:
         },
     }
     return _plain(found)
+
+
+def scores(report: Report) -> pd.DataFrame:
+    """The prompt above its controls, with numbers as tables show them."""
+    numbers = report.controls.drop(columns="prompt").map(number)
+    return report.controls[["prompt"]].join(numbers)
 
 
 def notes(report: Report) -> str:

@@ -14,9 +14,11 @@ import pandas as pd
 
 from softlens import files
 from softlens.attribution import Attribution, attribute
+from softlens.controls import controls
 from softlens.decode import NearestTokens, nearest_tokens
 from softlens.display import Result
 from softlens.errors import SoftlensError, near
+from softlens.evaluation import evaluate
 from softlens.framework import page
 from softlens.framework.criterion import Criterion, Verdict, judged
 from softlens.framework.faithfulness import Faithfulness, faithfulness_all
@@ -52,6 +54,9 @@ class Report(Result):
     verdict: Verdict
     views: tuple[NearestTokens, Surprisal, Attribution]
     """Of the prompt itself: nearest tokens, their surprisal, which positions carry the answer."""
+    controls: pd.DataFrame = field(repr=False, compare=False)
+    """What the prompt itself scores on the texts of `faithfulness`, above the best readable prompt,
+    random ones and none: ``prompt, accuracy, accuracy_calibrated, label_mass, loss``."""
     seconds: float
     """That the report took."""
     notes: tuple[str, ...] = field(default=())
@@ -123,12 +128,13 @@ class Report(Result):
 
     def __repr__(self) -> str:
         notes = "".join(f"\n{note}" for note in self.notes)
-        return f"{super().__repr__()}\n\n{self.verdict!r}{notes}"
+        controls = page.scores(self).to_string(index=False)
+        return f"{super().__repr__()}\n\n{controls}\n\n{self.verdict!r}{notes}"
 
     def _repr_html_(self) -> str:
         return (
             f"{page.verdict_line(self.verdict)}{super()._repr_html_()}"
-            f"{page.table(self.verdict.table)}{page.notes(self)}"
+            f"{page.table(page.scores(self))}{page.table(self.verdict.table)}{page.notes(self)}"
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -232,6 +238,11 @@ def report(
     broken = [reading.method for reading in found if not reading.round_trip]
     if broken:
         notes.append(f"Typed in, the readings by {', '.join(broken)} have other tokens.")
+    few = task.head(test=min(texts, len(task.test)))
+    scored = evaluate(lm, few, prompt, truncate=True)
+    beside = controls(lm, few, prompt.length, truncate=True).beside(scored)
+    if not task.readable:
+        notes.append("No best readable prompt: the task lists none (readable=).")
     verdict = judged(lm, task, prompt, faithful, gauged, criterion, texts, seed)
     return Report(
         lm=prompt.lm,
@@ -247,6 +258,7 @@ def report(
             surprisal(lm, prompt, task),
             attribute(lm, task, prompt, seed=seed, progress=progress),
         ),
+        controls=beside,
         seconds=time.perf_counter() - began,
         notes=tuple(notes),
     )

@@ -1,5 +1,6 @@
 """The criterion clause by clause, and the report in all its forms."""
 
+import html
 import html.parser
 import json
 import math
@@ -156,6 +157,19 @@ def test_it_prints(made: sl.Report):
     assert "all in all it was" in made._repr_html_()
 
 
+def test_the_prompt_stands_above_its_controls(made: sl.Report):
+    rows = made.controls.set_index("prompt")
+    kinds = [name.split()[0] for name in rows.index]
+    assert kinds == ["this", "best", "random", "empty"]
+    fit = made.faithfulness[0]
+    assert rows["accuracy"].iloc[0] == pytest.approx(fit.accuracy_prompt)
+    assert rows["accuracy"].iloc[3] == pytest.approx(fit.accuracy_empty)
+    for shown in (repr(made), made._repr_html_(), made.to_html()):
+        for name, accuracy in rows["accuracy"].items():
+            assert html.escape(str(name)) in shown or str(name) in shown
+            assert f"{accuracy:.3f}" in shown
+
+
 class Tags(html.parser.HTMLParser):
     """Names of elements, and everything a page would fetch."""
 
@@ -185,6 +199,7 @@ def test_json_has_it_all(made: sl.Report, tmp_path: Path):
     assert [r["method"] for r in record["readings"]] == ["nearest", "matched", "mixture"]
     assert len(record["verdict"]["curve"]) == len(made.verdict.curve)
     assert record["readings"][2]["experts"]
+    assert record["controls"] == made.controls.to_dict("records")
     carried = [row["attribution"] for row in record["views"]["Attribution"]]
     assert carried == made.views[2].frame["attribution"].tolist()
     assert {"NearestTokens", "Surprisal"} <= record["views"].keys()
@@ -208,6 +223,9 @@ def test_untrusted_tokens_stay_inert(tiny: Callable[..., LM], toy_task: Task):
     assert "<b>" not in page
     assert "<i>" not in page
     assert "No judge: pass judge=" in page
+    bare = sl.report(lm, replace(task, readable=()), hard, methods=["nearest"], progress=False)
+    assert "No best readable prompt" in repr(bare)
+    assert len(bare.controls) == 3
     assert "<b>" not in made._repr_html_()
 
 
