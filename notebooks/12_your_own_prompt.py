@@ -110,7 +110,7 @@ def peft_logits(adapted):
 
 def our_logits(lm, prompt):
     encoded = lm.encode_texts(task.template, probes)
-    return sl.lm.answer_logits(lm, prompt.vectors[None], encoded)[0]
+    return sl.lm.answer_logits(lm, prompt.vectors[None], encoded)[0].cpu()
 
 
 def furthest(one, other):
@@ -125,7 +125,7 @@ def adapted(folder, **options):
 
 
 exact = peft_logits(adapted("my_adapter", dtype=torch.float64))
-wide = sl.load_lm(dtype="float64", bos=False)
+wide = sl.load_lm(dtype="float64", bos=False, device="cpu")
 pd.Series(
     {
         "float32: softlens and PEFT": furthest(our_logits(lm, prompt), peft_logits(model)),
@@ -133,6 +133,7 @@ pd.Series(
             peft_logits(adapted("my_adapter", attn_implementation="eager")), peft_logits(model)
         ),
         "float32 and float64: PEFT": furthest(peft_logits(model), exact),
+        "float32 and float64: softlens": furthest(our_logits(lm, prompt), exact),
         "float64: softlens and PEFT": furthest(our_logits(wide, prompt), exact),
     },
     name="largest difference of logits",
@@ -150,12 +151,9 @@ pd.Series(
 usual = sl.load_lm()
 rows = []
 for place, one in {"as PEFT feeds it": lm, "behind BOS": usual}.items():
-    beside = sl.controls(one, task, prompt.length).frame.groupby("control", sort=False)
-    scores = beside[["accuracy", "label_mass", "loss"]].mean().reset_index()
-    mine = {"control": "the adapter"} | sl.evaluate(one, task, prompt).summary()
-    rows.append(pd.concat([pd.DataFrame([mine])[scores.columns], scores]).assign(rows=place))
-table = pd.concat(rows).rename(columns={"control": "prompt"})
-table.set_index(["rows", "prompt"]).round(3)
+    beside = sl.controls(one, task, prompt.length).beside(sl.evaluate(one, task, prompt))
+    rows.append(beside.assign(rows=place))
+pd.concat(rows).set_index(["rows", "prompt"]).round(3)
 
 # %% [markdown]
 # It does the task. Neither a random prompt nor a readable one does, in this place: the best readable
@@ -207,6 +205,13 @@ reading = sl.read(usual, run.prompt, "matched", behind, evaluations=6_000, progr
 reading
 # %%
 sl.faithfulness(usual, behind, run.prompt, reading)
+
+# %% [markdown]
+# And what a person would write? Behind the text a readable prompt does the task, too:
+
+# %%
+scores = sl.evaluate(usual, behind, run.prompt)
+sl.controls(usual, behind, run.prompt.length).beside(scores).round(3)
 
 # %% [markdown]
 # ## Elsewhere
