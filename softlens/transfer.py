@@ -57,11 +57,15 @@ class Transfer(Result):
     maps: pd.DataFrame = field(repr=False, compare=False)
     """Of vectors: ``lm, shared, found`` (tokens both LMs have; share of held-out ones that the map
     takes nearest to themselves)."""
+    mixed: int = 1
+    """Texts of the mixture that `text` is the heaviest of; 1 for anything else."""
 
     @property
     def headline(self) -> str:
         """One line for a terminal."""
         what = "a soft prompt" if self.text is None else show_text(self.text)
+        if self.mixed > 1:
+            what += f" (of a mixture of {self.mixed} texts, the heaviest alone)"
         pieces = [
             f"{name}: {' '.join(show(p) for p in split)}" for name, split in self.tokens.items()
         ]
@@ -181,6 +185,7 @@ def transfer(
         frame=pd.DataFrame(rows)[COLUMNS].astype(KINDS),
         tokens=pieces,
         maps=pd.DataFrame(maps, columns=["lm", "shared", "found"]),
+        mixed=max(1, len(prompt.experts)) if isinstance(prompt, Reading) else 1,
     )
 
 

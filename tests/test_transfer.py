@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 import softlens as sl
 from softlens import Prompt, Reading, SoftlensError, Task
 from softlens.lm import LM
+from softlens.readings.base import Expert
 from softlens.shared_tokens import carried
 from tests.conftest import WORDS
 
@@ -88,6 +89,30 @@ def linear_copy(lm: LM) -> LM:
     made = LM(model, lm.tokenizer, name="in another basis")
     made.memo["basis"] = basis
     return made
+
+
+def test_of_a_mixture_the_heaviest_text_goes_alone_and_it_says_so(
+    tiny: Callable[..., LM], toy_task: Task
+):
+    source, other = tiny("gpt2"), tiny("llama")
+    light, heavy = (
+        Expert(text, tuple(source.encode(text, True)), weight, weight, weight)
+        for text, weight in (("in short it was", -0.4), ("overall it was", 1.2))
+    )
+    mixture = dataclasses.replace(
+        Reading.from_text(source, "overall it was", task=toy_task),
+        method="mixture",
+        experts=(heavy, light),
+    )
+    moved = sl.transfer(mixture, source, other, toy_task)
+    alone = sl.transfer("overall it was", source, other, toy_task)
+    assert moved.text is not None
+    assert moved.text.strip() == "overall it was"
+    text = [one.frame.query("scored == 're-tokenised text'") for one in (moved, alone)]
+    assert text[0]["accuracy"].tolist() == text[1]["accuracy"].tolist()
+    assert (moved.mixed, alone.mixed) == (2, 1)
+    assert "(of a mixture of 2 texts, the heaviest alone)" in moved.headline
+    assert "mixture" not in alone.headline
 
 
 def test_vectors_go_through_shared_tokens(tiny: Callable[..., LM], toy_task: Task):
