@@ -190,7 +190,7 @@ def test_before_it_is_run_the_notebook_shows_its_last_state(opened):
     assert not opened.locator(".softlens-prompt button").count()
 
 
-def test_an_edit_by_mouse_shows_what_evaluate_says(question, lm, task, accuracy):
+def test_an_edit_by_mouse_shows_what_evaluate_says(lab, question, lm, task, accuracy):
     measure(question, accuracy(PRESSED))
     # Controls take the place of the static view once the kernel has answered.
     assert question.page.locator("[class*=-static]").first.is_hidden()
@@ -205,6 +205,7 @@ def test_an_edit_by_mouse_shows_what_evaluate_says(question, lm, task, accuracy)
     measure(question, f"{after.label_mass:.3f}", LABEL_MASS)
     measure(question, accuracy(PRESSED), scored="as given")
     shows(question, "replaced")
+    assert lab.asked("", "question.prompt.text.strip()") == "at the end it was"
     near = question.locator(".softlens-near button").nth(1)
     token = near.locator(".softlens-token").inner_text()
     near.click()
