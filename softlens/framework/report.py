@@ -256,7 +256,7 @@ def report(
         views=(
             nearest_tokens(lm, prompt, k=NEIGHBOURS),
             surprisal(lm, prompt, task),
-            attribute(lm, task, prompt, seed=seed, progress=progress),
+            attribute(lm, task, prompt, seed=seed, truncate=True, progress=progress),
         ),
         controls=beside,
         seconds=time.perf_counter() - began,

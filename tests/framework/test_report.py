@@ -258,6 +258,21 @@ def test_readings_of_ones_own(organism: LM, sentiment: Task, known: Prompt):
     assert made.verdict.by == "given 2"
 
 
+@pytest.mark.parametrize("length", [3, 60])
+def test_texts_that_do_not_fit_are_cut(
+    tiny: Callable[..., LM], toy_task: Task, length: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("softlens.attribution.methods.PERMUTATIONS", 8)
+    lm, toy_task = tiny(), toy_task.head(test=10)
+    texts = tuple(f"{text} the film was good {'and dull ' * 60}" for text in toy_task.test.texts)
+    task = replace(toy_task, test=replace(toy_task.test, texts=texts))
+    assert all(len(lm.encode(text)) > lm.context_length for text in texts)
+    prompt = Prompt.from_ids(lm, lm.ordinary_ids[:length])
+    made = sl.report(lm, task, prompt, methods=["nearest"], progress=False)
+    assert made.faithfulness[0].n == len(texts)
+    assert len(made.views[2].frame) == length
+
+
 def test_bad_input(tiny: Callable[..., LM], toy_task: Task):
     prompt = Prompt.from_text(tiny(), "it was")
     with pytest.raises(SoftlensError, match="Got no methods of reading"):
