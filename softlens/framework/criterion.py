@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Criterion:
-    """Epsilon and delta, clause by clause. None is settled by the task's own texts."""
+    """Epsilon and delta, clause by clause. A bound that is NaN is taken from the task's texts."""
 
     epsilon: float | int = 0.1
     """Of the faithfulness gap, and of what agreement and accuracy may fall short, on test texts."""
@@ -85,7 +85,8 @@ class Verdict(Result):
     """Which clauses each reading passes, with the evidence, and what it would take."""
 
     criterion: Criterion
-    """Epsilon and delta as they were applied."""
+    """Epsilon and delta as they were applied to the reading that passes, else to the most faithful
+    one. Real texts' spans of other lengths cost otherwise: `frame` has the bounds of each."""
     by: str | None
     """The method whose reading passes every clause; None if there is none."""
     frame: pd.DataFrame = field(repr=False, compare=False)
@@ -164,16 +165,17 @@ def judged(
     given = criterion or Criterion()
     rows: list[dict[str, Any]] = []
     by: str | None = None
-    longest = max(len(one.reading.token_ids) for one in faithful)
+    shown = max(faithful, key=lambda fit: fit.kl_closed)
     for fit, gauges in zip(faithful, gauged, strict=True):
         bounds = given.settled(lm, task, len(fit.reading.token_ids))
         clauses = [*_faithful(fit, bounds), *_scrutable(gauges, bounds)]
         rows += [{"method": fit.reading.method, **clause} for clause in clauses]
         if by is None and all(clause["passed"] is not False for clause in clauses):
-            by = fit.reading.method
+            by, shown = fit.reading.method, fit
     curve = _curve(lm, task, prompt, [one.reading for one in faithful], texts, seed)
     frame = pd.DataFrame(rows).astype({"passed": object})
-    return Verdict(given.settled(lm, task, longest), by, frame, curve)
+    applied = given.settled(lm, task, len(shown.reading.token_ids))
+    return Verdict(applied, by, frame, curve)
 
 
 def _clause(

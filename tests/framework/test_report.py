@@ -121,6 +121,29 @@ def test_bounds_are_real_spans(tiny: Callable[..., LM], toy_task: Task):
     assert settled.max_surprisal == worst
 
 
+@pytest.mark.parametrize("bounds", [{}, {"max_surprisal": 0.01}])
+def test_the_criterion_shown_is_the_one_that_was_applied(
+    organism: LM, sentiment: Task, known: Prompt, bounds: dict[str, float]
+):
+    """Two readings of other lengths: each has its own bounds, and the right one's are shown."""
+    readings = [
+        Reading.from_text(organism, text, method)
+        for text, method in (
+            ("this story is mainly about a new film that was", "wrong"),
+            ("on the whole it was", "right"),
+        )
+    ]
+    fits = sl.faithfulness_all(organism, sentiment, known, readings)
+    gauged = [sl.scrutability(organism, sentiment, reading) for reading in readings]
+    verdict = judged(organism, sentiment, known, fits, gauged, Criterion(**bounds))
+    assert verdict.by == (None if bounds else "right")
+    tops = verdict.frame.set_index(["method", "clause"])["bound"].unstack("method")
+    wrong, right = tops.loc["is as fluent as real text", ["wrong", "right"]]
+    assert wrong != right
+    assert verdict.criterion.nats_per_token == right
+    assert f"δ = {right:.2f} nats" in verdict.headline
+
+
 # -- the report ---------------------------------------------------------------------------------
 
 
@@ -263,7 +286,7 @@ def test_texts_that_do_not_fit_are_cut(
     tiny: Callable[..., LM], toy_task: Task, length: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("softlens.attribution.methods.PERMUTATIONS", 8)
-    lm, toy_task = tiny(), toy_task.head(test=10)
+    lm = tiny()
     texts = tuple(f"{text} the film was good {'and dull ' * 60}" for text in toy_task.test.texts)
     task = replace(toy_task, test=replace(toy_task.test, texts=texts))
     assert all(len(lm.encode(text)) > lm.context_length for text in texts)
