@@ -185,8 +185,9 @@ def _clause(
     bound: float | int | bool,
     evidence: str,
     at_least: bool = False,
+    untested: str = "",
 ) -> dict[str, Any]:
-    """One clause; a value that is not there is not tested."""
+    """One clause; a value that is not there is not tested, `untested` says why."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         passed = None
     else:
@@ -197,7 +198,7 @@ def _clause(
         "value": value,
         "bound": bound,
         "passed": passed,
-        "evidence": evidence if passed is not None else "not tested",
+        "evidence": evidence if passed is not None else f"not tested{untested}",
     }
 
 
@@ -223,21 +224,25 @@ def _faithful(fit: Faithfulness, c: Criterion) -> list[dict[str, Any]]:
 
 def _scrutable(g: Scrutability, c: Criterion) -> list[dict[str, Any]]:
     name = "scrutable"
-    judge = None if g.judge_perplexity is None else math.log(g.judge_perplexity)
+    itself = g.judged_by_itself
+    perplexity = None if itself else g.judge_perplexity
+    judge = None if perplexity is None else math.log(perplexity)
     said = "" if judge is None else f"{judge:.2f} nats"
-    transfer = g.transfer_agreement
+    transfer = None if itself else g.transfer_agreement
+    why = ": the judge is the LM itself" if itself else ""
     count = max(1, len(g.reading.experts))
     return [
         _clause(name, "is as fluent as real text", g.nats_per_token, c.nats_per_token,
                 f"{g.nats_per_token:.2f} nats, bound {c.nats_per_token:.2f}"),
-        _clause(name, "also to the judge", judge, c.nats_per_token, said),
+        _clause(name, "also to the judge", judge, c.nats_per_token, said, untested=why),
         _clause(name, "has no token that stands out", g.max_surprisal, c.max_surprisal,
                 f"{g.max_surprisal:.2f} nats ({show_text(g.worst_token)})"),
         _clause(name, "does not loop", g.repetition, c.repetition, f"{g.repetition or 0:.2f}"),
         _clause(name, "does not name the answer", g.label_words, c.label_words,
                 f"{g.label_words:.2f} of its tokens"),
         _clause(name, "means the same to the judge", transfer, c.transfer_agreement,
-                "" if transfer is None else f"agrees on {transfer:.2f}", at_least=True),
+                "" if transfer is None else f"agrees on {transfer:.2f}", at_least=True,
+                untested=why),
         _clause(name, "can be typed in", g.round_trip, True,
                 "same tokens" if g.round_trip else "other tokens", at_least=True),
         _clause(name, "is few texts", count, c.texts, f"{count}"),

@@ -52,6 +52,8 @@ class Report(Result):
     faithfulness: tuple[Faithfulness, ...]
     scrutability: tuple[Scrutability, ...]
     verdict: Verdict
+    seed: int
+    """Of methods that draw, and of the bootstrap."""
     views: tuple[NearestTokens, Surprisal, Attribution]
     """Of the prompt itself: nearest tokens, their surprisal, which positions carry the answer."""
     controls: pd.DataFrame = field(repr=False, compare=False)
@@ -235,6 +237,11 @@ def report(
     gauged = tuple(scrutability(lm, task, reading, judge) for reading in found)
     if gauged[0].judge is None:
         notes.append("No judge: pass judge=, another LM, for the gauges that need one.")
+    elif gauged[0].judged_by_itself:
+        notes.append(
+            f"The judge {gauged[0].judge!r} is the tuned LM itself: its gauges are not held out, "
+            "and the clauses about it are not tested. Pass another."
+        )
     broken = [reading.method for reading in found if not reading.round_trip]
     if broken:
         notes.append(f"Typed in, the readings by {', '.join(broken)} have other tokens.")
@@ -253,6 +260,7 @@ def report(
         faithfulness=faithful,
         scrutability=gauged,
         verdict=verdict,
+        seed=seed,
         views=(
             nearest_tokens(lm, prompt, k=NEIGHBOURS),
             surprisal(lm, prompt, task),

@@ -53,6 +53,13 @@ class Scrutability(Result):
     found) and, where the reading does not round-trip, "text" (as typed in)."""
     nats: tuple[float, ...] = field(default=(), repr=False, compare=False)
     """Surprisal of each token."""
+    judge_checksum: str | None = None
+    """Of the judge's weights, which tells whether it is another LM."""
+
+    @property
+    def judged_by_itself(self) -> bool:
+        """Whether the judge is the tuned LM: then its gauges are not held out."""
+        return self.judge_checksum == self.reading.lm.checksum
 
     @property
     def headline(self) -> str:
@@ -128,6 +135,7 @@ def scrutability(
     return Scrutability(
         reading=claim,
         judge=None if judge is None else judge.name,
+        judge_checksum=None if judge is None else judge.checksum,
         frame=pd.DataFrame(rows).astype({"value": object}),
         nats=nats,
         **named,

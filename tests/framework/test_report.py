@@ -105,6 +105,23 @@ def test_what_cannot_be_tested_says_so(tiny: Callable[..., LM], toy_task: Task):
     assert rows.loc["also to the judge", "evidence"] == "not tested"
 
 
+def test_a_judge_that_is_the_lm_itself_judges_nothing(
+    organism: LM, sentiment: Task, known: Prompt, caplog: pytest.LogCaptureFixture
+):
+    made = sl.report(
+        organism, sentiment, known, methods=["nearest"], judge=organism, progress=False
+    )
+    assert "The judge is the tuned LM itself" in caplog.text
+    rows = made.verdict.frame.set_index("clause")
+    for clause in ("also to the judge", "means the same to the judge"):
+        assert rows.loc[clause, "passed"] is None
+        assert rows.loc[clause, "evidence"] == "not tested: the judge is the LM itself"
+    for shown in (repr(made), made._repr_html_(), " ".join(made.to_dict()["notes"])):
+        assert "is the tuned LM itself: its gauges are not held out" in shown
+    assert made.to_dict()["judge"] == "organism"
+    assert "2 of 12 clauses not tested" in made.verdict.headline
+
+
 def test_bounds_are_real_spans(tiny: Callable[..., LM], toy_task: Task):
     lm = tiny()
     mean, worst = real_spans(lm, toy_task, 2)
@@ -223,6 +240,8 @@ def test_json_has_it_all(made: sl.Report, tmp_path: Path):
     assert len(record["verdict"]["curve"]) == len(made.verdict.curve)
     assert record["readings"][2]["experts"]
     assert record["controls"] == made.controls.to_dict("records")
+    assert (record["judge"], record["seed"], record["texts"]) == ("organism-judge", 0, 128)
+    assert len(record["judge_checksum"]) > 8
     carried = [row["attribution"] for row in record["views"]["Attribution"]]
     assert carried == made.views[2].frame["attribution"].tolist()
     assert {"NearestTokens", "Surprisal"} <= record["views"].keys()
