@@ -147,7 +147,12 @@ def _cell(row: dict[Any, Any]) -> str:
         return ""
     if pd.isna(row["low"]):
         return number(row["value"])
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    return with_interval(row["value"], row["low"], row["high"])
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """A number beside the ends of its interval, as tables show it."""
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def faithfulness(

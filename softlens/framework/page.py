@@ -91,6 +91,7 @@ def record(report: Report) -> dict[str, Any]:
             "round_trip": fit.reading.round_trip,
             "score": fit.reading.score,
             "score_unit": fit.reading.score_unit,
+            "found": fit.reading.frame.to_dict("records"),
             "experts": [asdict(expert) for expert in fit.reading.experts],
             "faithfulness": fit.frame.to_dict("records"),
             "worst_text": fit.worst_text,

@@ -21,7 +21,7 @@ from softlens.errors import SoftlensError, near
 from softlens.evaluation import evaluate
 from softlens.framework import page
 from softlens.framework.criterion import Criterion, Verdict, judged
-from softlens.framework.faithfulness import Faithfulness, faithfulness_all
+from softlens.framework.faithfulness import Faithfulness, faithfulness_all, with_interval
 from softlens.framework.scrutability import Scrutability, scrutability
 from softlens.lm import LM
 from softlens.prompts import LMName, Prompt
@@ -111,16 +111,15 @@ class Report(Result):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The readings side by side."""
+        """The readings side by side, with 95% intervals over texts."""
         rows = []
-        for row in self.frame.to_dict("records"):
-            interval = f"[{row['kl_closed_low']:.2f}, {row['kl_closed_high']:.2f}]"
+        for fit, row in zip(self.faithfulness, self.frame.to_dict("records"), strict=True):
             cells = {
                 "method": row["method"],
                 "reading": row["reading"],
-                "accuracy": f"{row['accuracy_reading']:.3f}",
-                "agreement": f"{row['agreement']:.3f}",
-                "KL closed": f"{row['kl_closed']:.2f} {interval}",
+                "accuracy": with_interval(*fit.interval("accuracy")),
+                "agreement": with_interval(*fit.interval("agreement")),
+                "KL closed": with_interval(*fit.interval("kl_closed")),
                 "nats/token": f"{row['nats_per_token']:.2f}",
             }
             if row["asks_for"] is not None:

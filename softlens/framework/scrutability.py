@@ -5,6 +5,7 @@ Each gauge says what it can show and what it cannot (`softlens.framework.gauges`
 
 from __future__ import annotations
 
+import html
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -73,12 +74,7 @@ class Scrutability(Result):
     @property
     def table(self) -> pd.DataFrame:
         """The gauges that apply, with what each cannot show; `frame` says what it can."""
-        rows = self.frame[[value is not None for value in self.frame["value"]]]
-        shown = rows.assign(value=[_in_words(value) for value in rows["value"]])
-        columns = ["gauge", "value", "unit", "better", "cannot_show"]
-        if not self.round_trip:
-            columns.insert(1, "scored")
-        return shown[columns]
+        return self._shown().drop(columns=["shows"])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The surprisal of each token."""
@@ -88,7 +84,17 @@ class Scrutability(Result):
 
     def _repr_html_(self) -> str:
         boxes = token_boxes(self.reading.pieces, self.nats, "nats", "surprisal of each token")
-        return boxes + super()._repr_html_()
+        # A page has room for what each gauge can show, a terminal has not.
+        table = self._shown().to_html(index=False, border=0)
+        return f"{boxes}<div>{html.escape(self.headline)}</div>{table}"
+
+    def _shown(self) -> pd.DataFrame:
+        rows = self.frame[[value is not None for value in self.frame["value"]]]
+        shown = rows.assign(value=[_in_words(value) for value in rows["value"]])
+        columns = ["gauge", "value", "unit", "better", "shows", "cannot_show"]
+        if not self.round_trip:
+            columns.insert(1, "scored")
+        return shown[columns]
 
 
 def _in_words(value: Value) -> str:

@@ -194,6 +194,12 @@ def test_it_prints(made: sl.Report):
     shown = repr(made)
     for words in ("report on a prompt of 5", "matched", "says what the prompt does (KL)", "pass"):
         assert words in shown
+    for fit, row in zip(made.faithfulness, made.table.to_dict("records"), strict=True):
+        for column, measure in (("accuracy", "accuracy"), ("agreement", "agreement"),
+                                ("KL closed", "kl_closed")):  # fmt: skip
+            value, low, high = fit.interval(measure)
+            assert low <= value <= high
+            assert row[column] == f"{value:.2f} [{low:.2f}, {high:.2f}]"
     assert "all in all it was" in made._repr_html_()
 
 
@@ -231,6 +237,9 @@ def test_the_page_needs_nothing_else(made: sl.Report, tmp_path: Path):
     assert len(tags.fetched) == 2 + len(made.views) + len(made.readings)
     assert all(src.startswith("data:image/png;base64,") for src in tags.fetched)
     assert not plt.get_fignums()
+    page = path.read_text(encoding="utf-8")
+    for words in ("<th>shows</th>", "<th>cannot_show</th>", "that the LM might say it"):
+        assert page.count(words) >= len(made.readings)
 
 
 def test_json_has_it_all(made: sl.Report, tmp_path: Path):
@@ -242,6 +251,9 @@ def test_json_has_it_all(made: sl.Report, tmp_path: Path):
     assert record["controls"] == made.controls.to_dict("records")
     assert (record["judge"], record["seed"], record["texts"]) == ("organism-judge", 0, 128)
     assert len(record["judge_checksum"]) > 8
+    for reading, told in zip(made.readings, record["readings"], strict=True):
+        assert len(told["found"]) == len(reading.frame) > 0
+        assert list(told["found"][0]) == list(reading.frame.columns)
     carried = [row["attribution"] for row in record["views"]["Attribution"]]
     assert carried == made.views[2].frame["attribution"].tolist()
     assert {"NearestTokens", "Surprisal"} <= record["views"].keys()
