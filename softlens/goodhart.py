@@ -7,6 +7,7 @@ organism the grammar (compare Gao, Schulman and Hilton 2022, arXiv 2210.10760, f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,12 @@ import pandas as pd
 from softlens.display import Result
 from softlens.errors import SoftlensError
 from softlens.statistics import mean_interval
-from softlens.tradeoff import hard_runs
+from softlens.tradeoff import hard_runs, one_lm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 Column = Callable[[pd.DataFrame], pd.Series]
 
@@ -94,16 +97,23 @@ class Overoptimisation(Result):
     """``task, method, proxy, gauge, best_weight, parts_at, proxy_change, gauge_change, n``: the
     first weight at which the proxy is better than at the gauge's best smaller weight, and the gauge
     worse, both beyond their 95% intervals over seeds and by as much as matters (.05 of a share, .25
-    nats); NaN where they never part. Changes are means
-    over seeds from the best to that weight (from the best to the last where they never part)."""
+    nats); NaN where they never part, and where `n` is 1: one seed has no interval. Of weights at
+    which the gauge is alike the one with the better proxy is the best. Changes are means over seeds
+    from the best to that weight (from the best to the last where they never part)."""
+
+    @property
+    def untold(self) -> int:
+        """How many (method, task, gauge) have fewer than two seeds: nobody can say of them."""
+        return int((self.parts["n"] < 2).sum())
 
     @property
     def headline(self) -> str:
         """One line for a terminal."""
         parted = int(self.parts["parts_at"].notna().sum())
+        untold = f"; {self.untold} of them cannot be told (one seed)" if self.untold else ""
         return (
             f"over-optimisation: the proxy and a gauge it does not see part in {parted} of "
-            f"{len(self.parts)} (method, task, gauge)"
+            f"{len(self.parts)} (method, task, gauge){untold}"
         )
 
     @property
@@ -129,9 +139,10 @@ def overoptimisation(table: Any) -> Overoptimisation:
             of the proxies, and of those in `GAUGES` what there is.
 
     Raises:
-        SoftlensError: no run with a proxy whose column is known, or no two weights of it.
+        SoftlensError: no run with a proxy whose column is known, or no two weights of it; runs of
+            several LMs.
     """
-    frame = hard_runs(table, ["task", "method", "proxy", "weight", "seed", "accuracy"])
+    frame = one_lm(hard_runs(table, ["task", "method", "proxy", "weight", "seed", "accuracy"]))
     names = [name for name in frame["proxy"].unique() if name in PROXIED]
     curves, parts = [], []
     for proxy in names:
@@ -168,7 +179,15 @@ def overoptimisation(table: Any) -> Overoptimisation:
     columns = ["task", "method", "proxy", "weight", "gauge", "role", "better"]
     found = pd.concat(curves, ignore_index=True)[[*columns, "mean", "low", "high", "n"]]
     found = found.sort_values(["task", "method", "proxy", "gauge", "weight"], ignore_index=True)
-    return Overoptimisation(found, pd.DataFrame(parts))
+    told = Overoptimisation(found, pd.DataFrame(parts))
+    if told.untold:
+        log.warning(
+            "%d of %d (method, task, gauge) have one seed, and no interval: whether they part "
+            "cannot be told. Run at least three seeds.",
+            told.untold,
+            len(told.parts),
+        )
+    return told
 
 
 _HIGH = {name for name, gauge in GAUGES.items() if gauge.high}
@@ -204,7 +223,10 @@ def _part(tidy: pd.DataFrame, proxy: str, least: float, gauge: str) -> dict[str,
         worse = changes[gauge]["high"] < 0 and changes[gauge]["mean"] <= -GAUGES[gauge].least
         if better and worse:
             return last | {"parts_at": weight}
-        if changes[gauge]["mean"] > 0:
+        # Of weights at which the gauge stands alike, the one with the better proxy: what is lost
+        # from there on was not lost to the proxy.
+        alike = changes[gauge]["mean"] == 0 and changes[proxy]["mean"] > 0
+        if changes[gauge]["mean"] > 0 or alike:
             best = weight
     return last
 

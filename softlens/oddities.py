@@ -23,6 +23,7 @@ from softlens.catalogue import ORGANISM, load_task
 from softlens.display import Result, visible
 from softlens.errors import MissingExtraError, SoftlensError, near
 from softlens.statistics import table_of
+from softlens.tradeoff import hard_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +35,16 @@ ONE_CLASS = 0.95
 LEAST_MASS = 0.1
 """Share of the readable prompts' label mass below which a prompt does not ask the question."""
 
+WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+CONTROL = re.compile(
+    r"<\|[^|<>\s]+\|>|<[a-z]+(?:_[a-z]+)+>|</?(?:s|bos|eos|pad|unk|sep|cls|mask)>|\[[A-Z]{3,4}\]"
+)
+"""How LMs write their own tokens; what is left of ``<...>`` is a page's markup."""
+
 
 @dataclass(frozen=True)
 class Odd:
-    """One run, as the rules see it: its row of the table, and its words in small letters."""
+    """One run, as the rules see it: its row, and its words in small letters without stops."""
 
     row: Mapping[str, Any]
     words: tuple[str, ...]
@@ -114,7 +121,7 @@ def task_ignored(odd: Odd) -> bool | None:
     return bool(fluent) and not odd.does_it
 
 
-@rule("one word three times, or a pair of neighbours twice; capitals do not count")
+@rule("one word three times, or a pair of neighbours twice; capitals and stops do not count")
 def loop(odd: Odd) -> bool | None:
     """It repeats itself."""
     words = odd.words
@@ -128,10 +135,9 @@ def self_answer(odd: Odd) -> bool | None:
     """It holds an answer."""
     if odd.label_words is None:
         return None
-    letters = [_letters(word) for word in odd.words]
     return any(
         word == label or (len(label) >= 4 and word.startswith(label))
-        for word in letters
+        for word in odd.words
         for label in map(str.lower, odd.label_words)
     )
 
@@ -152,7 +158,7 @@ def control_tokens(odd: Odd) -> bool | None:
     hidden = any(
         unicodedata.category(c) in ("Cc", "Cf", "Co", "Cn") for c in text if c not in "\n\t"
     )
-    return hidden or re.search(r"<\|[^|<>\s]+\|>|</?[a-z]{1,8}>|\[[A-Z]{3,4}\]", text) is not None
+    return hidden or CONTROL.search(text) is not None
 
 
 @rule("it answers at least .95 of the test texts with one and the same label word")
@@ -169,10 +175,6 @@ def no_label_mass(odd: Odd) -> bool | None:
     if mass is None or readable is None:
         return None
     return bool(mass < LEAST_MASS * readable)
-
-
-def _letters(word: str) -> str:
-    return "".join(c for c in word if c.isalpha())
 
 
 def odd_rules() -> pd.DataFrame:
@@ -280,9 +282,13 @@ def oddities(table: Any, label_words: Mapping[str, Sequence[str]] | None = None)
         label_words: of each task; None: those of the tasks that `sl.load_task` knows.
 
     Raises:
-        SoftlensError: a table without rows or without ``text`` and ``task``.
+        SoftlensError: a table without rows or without ``text`` and ``task``, or one of soft prompts
+            alone.
+
+    Soft prompts are left out: what stands beside them as text is their nearest tokens', and what
+    they do is not.
     """
-    frame = table_of(table, ["text", "task"]).reset_index(drop=True)
+    frame = hard_runs(table, ["text", "task"])
     known = {name: _label_words(str(name), label_words) for name in frame["task"].unique()}
     runs = [
         Odd({str(k): v for k, v in row.items()}, _words(row["text"]), known[row["task"]])
@@ -295,7 +301,10 @@ def oddities(table: Any, label_words: Mapping[str, Sequence[str]] | None = None)
 
 
 def _words(text: object) -> tuple[str, ...]:
-    return tuple(str(text).lower().split())
+    """Words without the stops that cling to them; what stands alone and has no letter stays."""
+    return tuple(
+        word for piece in str(text).lower().split() for word in WORD.findall(piece) or [piece]
+    )
 
 
 def _label_words(task: str, given: Mapping[str, Sequence[str]] | None) -> tuple[str, ...] | None:

@@ -46,10 +46,29 @@ def hard_runs(table: Any, needed: Sequence[str] = ()) -> pd.DataFrame:
         frame = frame[frame["method"] != "soft"]
     if frame.empty:
         raise SoftlensError(
-            "Got soft prompts only: they have no surprisal, and so no place on a front. Add the "
-            "runs of a method that finds tokens, as 'pez'."
+            "Got soft prompts only: they have no text and no surprisal of their own. Add the runs "
+            "of a method that finds tokens, as 'pez'."
         )
     return frame.reset_index(drop=True)
+
+
+def one_lm(frame: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
+    """The table, if all its runs are of one LM (or it does not say of which).
+
+    Args:
+        frame: the table.
+        apart: columns by which its runs are kept apart; with ``lm`` among them all is well.
+
+    Raises:
+        SoftlensError: runs of several LMs, which no mean and no front may mix.
+    """
+    lms = [*dict.fromkeys(frame["lm"])] if "lm" in frame.columns else []
+    if len(lms) > 1 and "lm" not in apart:
+        raise SoftlensError(
+            f"Got runs of {len(lms)} LMs ({', '.join(map(str, lms))}), wanted those of one: "
+            f"sweep.filter(lm={str(lms[0])!r}), or frame[frame['lm'] == {str(lms[0])!r}]."
+        )
+    return frame
 
 
 def fronts(
@@ -78,9 +97,10 @@ def fronts(
         NaN, and a warning is logged, where there is one seed.
 
     Raises:
-        SoftlensError: a table that lacks something, or of soft prompts only.
+        SoftlensError: a table that lacks something, of soft prompts only, or of several LMs that
+            `by` does not keep apart.
     """
-    frame = hard_runs(table, [*by, "seed", SELECT, "chance", gain, cost])
+    frame = one_lm(hard_runs(table, [*by, "seed", SELECT, "chance", gain, cost]), by)
     parts = []
     for key, group in frame.groupby(list(by), sort=False):
         costs = np.unique(group[cost].dropna())
@@ -116,17 +136,22 @@ def reference(frame: pd.DataFrame, gain: str = GAIN, cost: str = COST) -> pd.Dat
     """What could be had at each surprisal, for each task of a table.
 
     On the organism's own tasks the *gold front*: of all questions of its language that ask for a
-    label word, those that none beats (`softlens.organism.readable_front`). Elsewhere nobody knows
-    it, and the *pooled bound* takes its place: the best of all methods and seeds together, chosen
-    on dev. The true front lies on or above it.
+    label word, those that none beats (`softlens.organism.readable_front`). They are five tokens
+    long, and a few six: prompts of other lengths are held against the same sentences. Elsewhere
+    nobody knows it, and the *pooled bound* takes its place: the best of all methods and seeds
+    together, chosen on dev. The true front lies on or above it.
 
     Returns:
         ``task, reference, text, <cost>, <gain>``, steps from left to right.
+
+    Raises:
+        SoftlensError: runs of several LMs.
     """
     parts = []
-    for task, runs in frame.groupby("task", sort=False):
-        if set(runs["lm"]) == {"organism"}:
-            gold = readable_front(str(task))
+    scored = readable_front()
+    for task, runs in one_lm(frame).groupby("task", sort=False):
+        gold = scored[scored["task"] == task]
+        if set(runs["lm"]) == {"organism"} and len(gold):
             known = gold[gold["label_mass"] >= ASKS]
             best, name = undominated(known[gain].to_numpy(), known[cost].to_numpy()), GOLD
         else:
@@ -162,9 +187,10 @@ def price_split(
         `price_of_optimiser` are at least what is written.
 
     Raises:
-        SoftlensError: a table that lacks something; a task without a reference.
+        SoftlensError: a table that lacks something, or has runs of several LMs; a task without a
+            reference.
     """
-    frame = hard_runs(table, ["task", "lm", "chance", gain, cost])
+    frame = one_lm(hard_runs(table, ["task", "lm", "chance", gain, cost]))
     front = reference(frame, gain, cost) if gold is None else table_of(gold, ["task", gain, cost])
     parts = []
     for task, runs in frame.groupby("task", sort=False):
@@ -216,9 +242,10 @@ def hypervolume(
         ``*by, seed, hypervolume, most``; `softlens.statistics.mean_interval` averages over seeds.
 
     Raises:
-        SoftlensError: a table without what is needed, or a `most` that is not above 0.
+        SoftlensError: a table without what is needed or of several LMs that `by` does not keep
+            apart, or a `most` that is not above 0.
     """
-    frame = hard_runs(table, [*by, "task", "seed", SELECT, "chance", gain, cost])
+    frame = one_lm(hard_runs(table, [*by, "task", "seed", SELECT, "chance", gain, cost]), by)
     rows = []
     for key, group in frame.groupby(list(by), sort=False):
         alike = frame[frame["task"] == group["task"].iloc[0]]
@@ -260,10 +287,11 @@ def compare_methods(
         bootstrap interval over `n` seeds, and p adjusted for all pairs (Holm 1979).
 
     Raises:
-        SoftlensError: fewer than two methods, or pairs with fewer than two seeds in common.
+        SoftlensError: fewer than two methods, pairs with fewer than two seeds in common, or several
+            LMs that neither `by` nor `variant` keeps apart.
     """
     alike = [c for c in ("seed", "proxy", "weight", "length") if c in table_of(table, ["seed"])]
-    frame = table_of(table, [*by, variant, value, "seed"])
+    frame = one_lm(table_of(table, [*by, variant, value, "seed"]), [*by, variant])
     rows, differences = [], []
     for key, group in frame.groupby(list(by), sort=False):
         named = dict(zip(by, key, strict=True))

@@ -44,6 +44,33 @@ def test_they_part_where_the_gauge_turns():
     }  # fmt: skip
 
 
+def test_what_is_lost_while_the_proxy_gets_worse_was_not_lost_to_it():
+    # Alike at the first three weights; from .3 on the proxy itself gets worse.
+    frame = sweep([1, 1, 1, 0.5], [0.5] * 4, [10, 1.6, 1.5, 5])
+    frame["accuracy"] = frame["weight"].map({0.0: 1.0, 0.1: 1.0, 0.3: 1.0, 1.0: 0.5})
+    parts = overoptimisation(frame).parts.set_index("gauge")
+    assert parts.loc["accuracy", "best_weight"] == 0.3
+    assert np.isnan(parts.loc["accuracy", "parts_at"])
+    # Lost while the proxy gets better still, it is.
+    frame.loc[frame["weight"] == 1.0, "nats_per_token"] = 1.0
+    parts = overoptimisation(frame).parts.set_index("gauge")
+    assert parts.loc["accuracy", "parts_at"] == 1.0
+
+
+def test_one_seed_cannot_tell(caplog):
+    frame = sweep([0.8, 0.7, 0.6, 0.5], [0.5] * 4, [9, 7, 5, 3])
+    assert "cannot be told" not in overoptimisation(frame).headline
+    found = overoptimisation(frame[frame["seed"] == 0])
+    assert "3 of them cannot be told (one seed)" in found.headline
+    assert "have one seed, and no interval" in caplog.text
+
+
+def test_runs_of_two_lms_are_not_pooled():
+    frame = sweep([0.8, 0.7, 0.6, 0.5], [0.5] * 4, [9, 7, 5, 3], lm="one")
+    with pytest.raises(SoftlensError, match=r"runs of 2 LMs \(one, other\).*filter\(lm='one'\)"):
+        overoptimisation(pd.concat([frame, frame.assign(lm="other")]))
+
+
 def test_a_proxy_that_does_not_improve_cannot_be_over_optimised():
     found = overoptimisation(sweep([0.8, 0.7, 0.6, 0.5], [0.5] * 4, [5, 5, 5, 5]))
     assert found.parts["parts_at"].isna().all()

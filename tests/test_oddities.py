@@ -36,6 +36,16 @@ BY_HAND = [
     ("the film\x07 was", "C"),
     ("the\u200b film was", "C"),
     ("my 5 favourite films", ""),
+    ("very, very, very good", "L"),
+    ("the film, the film was", "L"),
+    ("a film, a book, or so", ""),
+    ("good/great films", "A"),
+    ("It's not-great", "A"),
+    ("<repo_name> it was", "C"),
+    ("the film <file_sep>", "C"),
+    ("</s> the film was", "C"),
+    ("<br> the film was so", ""),
+    ("it's so, and it isn't", ""),
 ]
 LETTERS = {"L": "loop", "A": "self_answer", "F": "filler", "C": "control_tokens"}
 
@@ -138,3 +148,11 @@ def test_what_is_shown_is_inert_and_whole():
     assert odd_rules()["stated"].str.len().min() > 20
     with pytest.raises(SoftlensError, match=r"without \['task'\]"):
         oddities(pd.DataFrame({"text": ["a"]}))
+
+
+def test_soft_prompts_are_not_judged_by_another_prompts_text():
+    soft = row(text="church church church", method="soft", scored="soft", asks_for="nothing")
+    found = oddities(pd.DataFrame([row(scored="tokens"), soft]))
+    assert found.frame["text"].tolist() == ["all in all it was"]
+    with pytest.raises(SoftlensError, match="Got soft prompts only: they have no text"):
+        oddities(pd.DataFrame([soft]))

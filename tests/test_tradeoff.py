@@ -125,6 +125,23 @@ def test_elsewhere_it_is_a_bound_chosen_on_dev():
     pd.testing.assert_frame_equal(again, found)
 
 
+def test_ones_own_task_on_the_organism_has_a_bound():
+    found = price_split(pd.concat([ONE, OTHER]).assign(lm="organism", task="mine"))
+    assert (found["reference"] == "pooled bound").all()
+
+
+def test_runs_of_two_lms_are_kept_apart_or_refused():
+    both = pd.concat([r.assign(lm=lm) for lm in ("one", "other") for r in (ONE, OTHER)])
+    for pooled in (fronts, hypervolume, price_split, reference):
+        with pytest.raises(SoftlensError, match=r"Got runs of 2 LMs \(one, other\)"):
+            pooled(both)
+    with pytest.raises(SoftlensError, match="Got runs of 2 LMs"):
+        compare_methods(both.assign(method=["a", "b"] * (len(both) // 2)))
+    apart = fronts(both, ["task", "lm", "method"])
+    assert set(apart["lm"]) == {"one", "other"}
+    assert set(hypervolume(both, ["task", "lm"])["lm"]) == {"one", "other"}
+
+
 def test_pairs_are_taken_seed_by_seed_at_the_same_weights():
     rng = np.random.default_rng(1)
     parts = []

@@ -186,7 +186,9 @@ class Sweep(Result):
 
 
 def concat_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
-    """Several sweeps as one table, such as those of two LMs; a run that is in two counts once.
+    """Several sweeps as one table; a run that is in two counts once.
+
+    Of two LMs, take one at a time where runs are pooled: ``sweep.filter(lm=...)``.
 
     Raises:
         SoftlensError: there is none.
