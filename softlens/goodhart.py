@@ -84,6 +84,8 @@ PROXIED: dict[str, tuple[Column, str]] = {
 }
 """The column in which each proxy is seen, and the gauge that it is, which is then not held out."""
 PROXY, HELD_OUT, TASK = "proxy", "held out", "task"
+CONTROLS = ("empty", "random", "readable")
+"""Columns of the table that hold a gauge of theirs are ``<control>_<gauge>``."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,6 +102,9 @@ class Overoptimisation(Result):
     nats); NaN where they never part, and where `n` is 1: one seed has no interval. Of weights at
     which the gauge is alike the one with the better proxy is the best. Changes are means over seeds
     from the best to that weight (from the best to the last where they never part)."""
+    controls: pd.DataFrame = field(repr=False, compare=False)
+    """``task, gauge, control, value``: what the empty prompt, random prompts (their mean) and the
+    best readable prompt have of the gauges that the table knows of them."""
 
     @property
     def untold(self) -> int:
@@ -179,7 +184,7 @@ def overoptimisation(table: Any) -> Overoptimisation:
     columns = ["task", "method", "proxy", "weight", "gauge", "role", "better"]
     found = pd.concat(curves, ignore_index=True)[[*columns, "mean", "low", "high", "n"]]
     found = found.sort_values(["task", "method", "proxy", "gauge", "weight"], ignore_index=True)
-    told = Overoptimisation(found, pd.DataFrame(parts))
+    told = Overoptimisation(found, pd.DataFrame(parts), _controls(frame))
     if told.untold:
         log.warning(
             "%d of %d (method, task, gauge) have one seed, and no interval: whether they part "
@@ -188,6 +193,17 @@ def overoptimisation(table: Any) -> Overoptimisation:
             len(told.parts),
         )
     return told
+
+
+def _controls(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = [
+        {"task": task, "gauge": gauge, "control": control, "value": runs[column].mean()}
+        for task, runs in frame.groupby("task", sort=False)
+        for gauge in GAUGES
+        for control in CONTROLS
+        if (column := f"{control}_{gauge}") in frame and runs[column].notna().any()
+    ]
+    return pd.DataFrame(rows, columns=["task", "gauge", "control", "value"])
 
 
 _HIGH = {name for name, gauge in GAUGES.items() if gauge.high}

@@ -53,6 +53,17 @@ def test_each_is_drawn_with_its_table_and_caption(drawn: Ground, name: str):
         assert "Seeds: 2; intervals are 95% bootstrap intervals" in caption
 
 
+def test_seeds_are_counted_where_runs_are_missing(drawn: Ground):
+    left = [key for key, cell in drawn.sweep.cells.items() if cell.run.seed == 1]
+    fewer = replace(drawn)
+    stores = {key: path for key, path in drawn.sweep.stores.items() if key not in left}
+    frame = drawn.sweep.frame[~drawn.sweep.frame["cell"].isin(left)]
+    fewer.__dict__["sweep"] = replace(drawn.sweep, frame=frame, stores=stores)
+    assert "Seeds: 1; intervals are" in fewer.stated()
+    assert f"Not there: {len(left)} runs, 0 of which failed." in fewer.stated()
+    assert "Not there" not in drawn.stated()
+
+
 def test_a_page_shows_the_small_picture_and_the_caption(drawn: Ground):
     shown = show(drawn, "over_optimisation")
     assert shown.small.startswith(b"\x89PNG")
@@ -73,6 +84,7 @@ def test_numbers_in_a_figure_are_those_of_the_sweep(drawn: Ground):
     total = each["price_of_interpretability"] + each["price_of_optimiser"]
     np.testing.assert_allclose(total, each["gap"])
     transferred = pd.read_csv(drawn.folder / "transfer.csv")
+    assert {"best readable", "random prompt", "empty prompt"} <= set(transferred["scored"])
     assert set(transferred["lm"]) == {"organism", "organism-judge", "organism-llama"}
     # On its own LM a text does what its run says.
     own = transferred[(transferred["lm"] == "organism") & (transferred["scored"] == "tandem")]
@@ -128,6 +140,11 @@ def test_a_store_of_real_runs_is_drawn_and_says_what_it_lacks(drawn: Ground):
     draw(ground, OF_THE_STORE)
     caption = (drawn.folder / "tradeoff_real.md").read_text()
     assert "sentiment tandem: 2 runs of 2 seeds" in caption
+    # The texts are fewer than the task's own here, and their number is not made up.
+    assert "All of the tasks' test texts" in caption
+    assert re.search(r"of the optimiser, the mean of all runs: .*pez \d\.\d\d and -?\d", caption)
+    assert re.search(r"Odd behaviour by the rules of figure 5: .*pez .* \d+ of \d+", caption)
+    assert "Gauges part from the proxy: " in caption
 
     class Half:
         frame = found.frame

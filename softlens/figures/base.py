@@ -127,21 +127,31 @@ class Ground:
 
         Args:
             n: test texts; None: those of the tasks.
-            seeds: how many; None: those of every run, 0 where no run is shown.
+            seeds: how many; None: those of the shared sweep's finished runs, 0 where no run is
+                shown.
             of: the split that `n` counts.
         """
         texts = "; ".join(f"{name}: {len(task.test):,}" for name, task in self.tasks.items())
-        count = len(self.seeds) if seeds is None else seeds
+        count, left = self._seeds_of_runs() if seeds is None else (str(seeds or ""), "")
         parts = [
             f"LM: {self.lm.name} ({self.lm.parameters / 1e6:.1f}M parameters, "
             f"{str(self.lm.dtype).removeprefix('torch.')}).",
             f"n = {n:,} {of} texts." if n else f"Test texts: {texts}.",
         ]
         if count:
-            parts.append(f"Seeds: {count}; intervals are 95% bootstrap intervals over seeds.")
+            parts.append(f"Seeds: {count}; intervals are 95% bootstrap intervals over seeds.{left}")
         if self.quick:
             parts.append("QUICK: few texts, steps and seeds; not to be believed.")
         return " ".join(parts)
+
+    def _seeds_of_runs(self) -> tuple[str, str]:
+        """How many seeds the sweep's runs have, and a sentence on those that are not there."""
+        runs = self.sweep.frame.groupby(["task", "method", "proxy", "weight"])["seed"].nunique()
+        least, most = int(runs.min()), int(runs.max())
+        left = len(self.sweep.missing())
+        failed = len(self.sweep.failed)
+        says = f" Not there: {left} runs, {failed} of which failed." if left else ""
+        return f"{least}" if least == most else f"{least} to {most}", says
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,8 @@ def price_apart(ground: Ground) -> Drawn:
     axes = plots.plot_price(split)
     first = axes.ravel()[0] if hasattr(axes, "ravel") else axes
     parts = ["gap", "price_of_interpretability", "price_of_optimiser"]
-    means = pd.concat(
-        [mean_interval(split, ["method", "weight"], part).assign(part=part) for part in parts]
-    )
+    by = ["task", "method", "weight"]
+    means = pd.concat([mean_interval(split, by, part).assign(part=part) for part in parts])
     total = split.groupby("method", sort=False)[parts[1:]].mean()
     says = "; ".join(
         f"{method} {row.iloc[0]:.2f} and {row.iloc[1]:.2f}" for method, row in total.iterrows()

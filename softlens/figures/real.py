@@ -5,9 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from softlens import files, plots
+from softlens.catalogue import load_task
 from softlens.errors import SoftlensError
 from softlens.figures.base import Drawn, Ground, LeftOutError, figure
+from softlens.figures.behaviours import where_they_part
+from softlens.goodhart import overoptimisation
+from softlens.oddities import oddities
 from softlens.sweeps import Sweep, load_sweep
+from softlens.sweeps.cells import digest
+from softlens.tradeoff import price_split
 
 MAKE = "`make figures-real` runs what is missing"
 
@@ -48,7 +54,7 @@ def tradeoff_real(ground: Ground) -> Drawn:
     runs = frame.groupby(["task", "method"], sort=False)["seed"].agg(["size", "nunique"])
     has = "; ".join(f"{t} {m}: {int(n)} runs of {int(s)} seeds" for (t, m), (n, s) in
                     zip(runs.index, runs.to_numpy(), strict=True))  # fmt: skip
-    texts = ", ".join(str(name) for name in pd.unique(frame["lm"]))
+    lm = ", ".join(str(name) for name in pd.unique(frame["lm"]))
     caption = (
         "Test accuracy against surprisal (nats per token) of every finished run; larger points "
         "have more weight on the perplexity proxy. Coloured steps: what a method reaches at each "
@@ -56,6 +62,46 @@ def tradeoff_real(ground: Ground) -> Drawn:
         "line is the pooled bound, the best of all methods and seeds chosen on dev: nobody knows "
         "the true front here, which lies on or above it. Thin lines: the best readable prompt, "
         "random prompts (mean of five) and no prompt. The dashed blue line is the mean of the soft "
-        f"prompts. LM: {texts}; all of the tasks' test texts. {has}. {missing_from(found)}"
+        f"prompts. LM: {lm}. {_test_texts(found)}. {has}. {claims(found)} {missing_from(found)}"
     )
-    return Drawn(first.figure, frame, caption)
+    return Drawn(first.figure, frame, caption.rstrip())
+
+
+def claims(found: Sweep) -> str:
+    """The price taken apart, odd behaviours and over-optimisation, in sentences with numbers."""
+    split = price_split(found)
+    parts = ["price_of_interpretability", "price_of_optimiser"]
+    price = "; ".join(
+        f"{method} {row.iloc[0]:.2f} and {row.iloc[1]:.2f}"
+        for method, row in split.groupby("method", sort=False)[parts].mean().iterrows()
+    )
+    counts = oddities(found).counts(["method"])
+    shown = counts[counts["shown"] > 0]
+    odd = "; ".join(
+        f"{row['method']} {row['behaviour'].replace('_', ' ')} {row['shown']} of {row['of']}"
+        for row in shown.to_dict("records")
+    )
+    says = [
+        "Price of interpretability and (at least) of the optimiser, the mean of all runs: "
+        f"{price}.",
+        f"Odd behaviour by the rules of figure 5: {odd or 'none'}.",
+    ]
+    try:
+        says.append(f"Gauges part from the proxy: {where_they_part(overoptimisation(found))}.")
+    except SoftlensError:
+        says.append("No proxy has two weights yet, so nobody can say where it is over-optimised.")
+    return " ".join(says)
+
+
+def _test_texts(found: Sweep) -> str:
+    """How many test texts the runs were scored on: those of the task, if it is still the same."""
+    told = {cell.run.task: cell.texts for cell in found.cells.values()}
+    sizes = []
+    for name, texts in told.items():
+        try:
+            task = load_task(name)
+        except SoftlensError:
+            continue
+        if digest(task) == texts:
+            sizes.append(f"{name}: {len(task.test):,}")
+    return f"Test texts: {'; '.join(sizes)}" if sizes else "All of the tasks' test texts"

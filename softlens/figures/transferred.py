@@ -14,7 +14,8 @@ from softlens.lm import load_lm
 from softlens.statistics import mean_interval
 
 OTHERS = ("organism-judge", "organism-llama")
-READABLE, RANDOM = "best readable", "random prompt"
+READABLE, RANDOM, EMPTY = "best readable", "random prompt", "empty prompt"
+CONTROLS = (READABLE, RANDOM, EMPTY)
 
 
 @figure(12, "Transfer of texts to other LMs")
@@ -22,7 +23,7 @@ def transfer(ground: Ground) -> Drawn:
     """Accuracy of each method's texts on the LM they were made for, and on two others."""
     ground.needs_organism()
     frame = ground.table("transfer", lambda: _everywhere(ground), seeds=ground.seeds,
-                         tasks=ground.task_names, others=OTHERS)  # fmt: skip
+                         tasks=ground.task_names, others=OTHERS, controls=CONTROLS)  # fmt: skip
     lms = list(dict.fromkeys(frame["lm"]))
     tasks = list(dict.fromkeys(frame["task"]))
     names = list(dict.fromkeys(frame["scored"]))
@@ -57,8 +58,8 @@ def transfer(ground: Ground) -> Drawn:
         "The texts that each method found, typed into the LM that they were made for, into a judge "
         "(another seed and other widths) and into an LM of another family whose tokenizer cuts "
         "words into pieces. Points are means over seeds, bars their intervals (random prompts: "
-        f"five draws; the best readable prompt has one); the dotted line is chance. Means over "
-        f"tasks ({', '.join(lms)}): {says}. {ground.stated()}"
+        "five draws; the best readable and the empty prompt have one); the dotted line is chance. "
+        f"Means over tasks ({', '.join(lms)}): {says}. {ground.stated()}"
     )
     return Drawn(drawn, frame, caption)
 
@@ -70,16 +71,17 @@ def _everywhere(ground: Ground) -> pd.DataFrame:
     rows = []
     for lm in (ground.lm, *(load_lm(name) for name in OTHERS)):
         for name, task in ground.tasks.items():
-            texts: list[tuple[str, int, str]] = [
+            texts: list[tuple[str, int, str | None]] = [
                 (r["method"] + (f" at {strongest:g}" if r["weight"] else ""), r["seed"], r["text"])
                 for r in runs[runs["task"] == name].to_dict("records")
             ]
             texts.append((READABLE, 0, str(runs["readable_text"][runs["task"] == name].iloc[0])))
             drawn = [ground.lm.decode(row) for row in random_prompts(ground.lm, 5)]
             texts += [(RANDOM, number, text) for number, text in enumerate(drawn)]
+            texts.append((EMPTY, 0, None))
             found = evaluate_all(lm, task, [text for _, _, text in texts])
             rows += [
-                {"task": name, "lm": lm.name, "scored": scored, "seed": seed, "text": text,
+                {"task": name, "lm": lm.name, "scored": scored, "seed": seed, "text": text or "",
                  "accuracy": one.accuracy, "label_mass": one.label_mass,
                  "chance": 1 / len(task.label_words)}
                 for (scored, seed, text), one in zip(texts, found, strict=True)

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from softlens.goodhart import GAUGES, HELD_OUT
 from softlens.plots.style import as_panels, look, style
+from softlens.plots.weights import REFERENCES
 
 if TYPE_CHECKING:
     from softlens.goodhart import Overoptimisation
@@ -54,6 +55,11 @@ def plot_overoptimisation(found: "Overoptimisation", ax: Any = None) -> np.ndarr
                                label=str(method))  # fmt: skip
                     panel.fill_between(x, line["low"], line["high"], color=colour, alpha=0.18, lw=0)
                     _star(panel, found, (task, method, proxy, gauge), line, x, weights)
+                for control in found.controls.to_dict("records"):
+                    if (control["task"], control["gauge"]) == (task, gauge):
+                        label, dashes = REFERENCES[f"{control['control']}_accuracy"]
+                        panel.axhline(control["value"], color="0.3", lw=0.8, ls=dashes, zorder=1,
+                                      label=label)  # fmt: skip
                 arrow = "↑" if part["better"].iloc[0] == "higher" else "↓"
                 name = GAUGES[gauge].label if gauge in GAUGES else f"{proxy} (proxy)"
                 dark = part["role"].iloc[0] == HELD_OUT
@@ -87,7 +93,7 @@ def _blocks(rows: int, panels: int) -> tuple[np.ndarray, Any]:
 
 def _legend(axes: np.ndarray, spare: Any) -> None:
     handles: dict[str, Any] = {}
-    for panel in axes[0]:
+    for panel in axes.ravel():
         drawn, labels = panel.get_legend_handles_labels()
         handles |= dict(zip(labels, drawn, strict=True))
     star = Line2D([], [], ls="", marker="*", color="black", ms=7)

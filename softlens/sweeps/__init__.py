@@ -22,6 +22,7 @@ from softlens.sweeps.table import Sweep, concat_sweeps
 from softlens.tasks import Task
 
 if TYPE_CHECKING:
+    import pandas as pd
     from distributed import Client
 
 __all__ = ["Estimate", "Sweep", "concat_sweeps", "estimate", "load_sweep", "sweep"]
@@ -30,6 +31,20 @@ log = logging.getLogger(__name__)
 
 WORTH_A_FORECAST = 5
 """Runs on a large LM before which it is worth a minute to measure what they will take."""
+
+
+def say_forecast(costs: pd.DataFrame, workers: int) -> None:
+    """Say what a long sweep will take, loudly enough that it can still be thought better of."""
+    pairs = zip(costs["method"], costs["seconds_each"], strict=True)
+    told = ", ".join(f"{method} {in_words(seconds)}" for method, seconds in pairs)
+    whole = in_words(costs["seconds"].sum() / workers)
+    by = f" on {workers} workers as fast as this process" if workers > 1 else ""
+    say = log.warning if costs["seconds"].sum() / workers > LONG_SECONDS else log.info
+    say("%d runs: about %s%s (each: %s).", costs["cells"].sum(), whole, by, told)
+
+
+LONG_SECONDS = 600
+"""From which on a forecast is a warning, which is seen without any set-up of logging."""
 
 
 def sweep(
@@ -51,8 +66,9 @@ def sweep(
     What is finished is in the store, whole, and is not run again: a call that was killed goes on
     where it stopped, and one with more seeds runs those. Several processes may work on one store at
     once. A run that fails is kept with its error, and tried again by the next call. On a large LM
-    a few steps of each method are measured first; what the whole will take is logged, and a run
-    that would not fit into the memory is refused.
+    a few steps of each method are measured first; what the whole will take is logged, from ten
+    minutes on as a warning (`sl.estimate` says it of one run), and a run that would not fit into
+    the memory is refused.
 
     Args:
         lm: the frozen LM.
@@ -89,11 +105,8 @@ def sweep(
     kept = Store.create(store, lm)
     todo = [cell for cell in cells if not kept.cell(cell.key).is_dir()]
     kept.plan(todo)
-    if client is None and len(todo) >= WORTH_A_FORECAST and not lm.is_small:
-        costs = forecast(lm, task, todo, judge)
-        pairs = zip(costs["method"], costs["seconds_each"], strict=True)
-        told = ", ".join(f"{method} {in_words(seconds)}" for method, seconds in pairs)
-        log.info("%d runs: about %s (each: %s).", len(todo), in_words(costs["seconds"].sum()), told)
+    if len(todo) >= WORTH_A_FORECAST and not lm.is_small:
+        say_forecast(forecast(lm, task, todo, judge), len(client.nthreads()) if client else 1)
     work = Work(lm, task, judge, gauges_judge)
     if client is None:
         run_serially(kept, cells, work, progress)

@@ -217,7 +217,7 @@ def forecast(lm: LM, task: Task, cells: Sequence[Cell], judge: LM | None = None)
     return pd.DataFrame(rows, columns=["method", "cells", "seconds_each", "seconds"])
 
 
-def in_words(seconds: float) -> str:
+def in_words(seconds: float | int) -> str:
     """A time as people say it."""
     if seconds < 100:
         return f"{seconds:.0f} s"

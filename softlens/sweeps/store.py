@@ -1,9 +1,10 @@
 """The store of a sweep: a folder in which a cell is there whole, or not at all.
 
 Layout: ``store.json`` (what it is a store of), ``cells/<key>/`` (a run as `Run.save` writes it, and
-``cell.json`` with the row of the table and the checksums of the other files), ``controls/``,
-``planned/`` (cells asked for and not finished), ``failed/`` (their errors), ``damaged/`` (cells set
-aside), ``locks/``. A cell's folder is written under a temporary name, and renamed when complete.
+``cell.json`` with the row of the table and the checksums of the other files and of itself),
+``controls/``, ``planned/`` (cells asked for and not finished), ``failed/`` (their errors),
+``damaged/`` (cells set aside), ``locks/``. A cell's folder is written under a temporary name, and
+renamed when complete.
 """
 
 import contextlib
@@ -136,6 +137,8 @@ class Store:
             damaged = [n for n, s in record["sha256"].items() if files.sha256(folder / n) != s]
             if damaged:
                 raise ValueError(f"{damaged[0]} is not what was written")
+            if record["told"] != _told(record):
+                raise ValueError("cell.json is not what was written")
             if cell.key != key:
                 raise ValueError("cell.json is that of another cell")
             assert record["row"]["cell"] == key
@@ -235,12 +238,13 @@ class Store:
             with tempfile.TemporaryDirectory(prefix=f".{cell.key}.", dir=cells) as made:
                 staged = Path(made) / "cell"
                 run.save(staged)
-                record = {
+                record: dict[str, Any] = {
                     "cell": cell.model_dump(mode="json"),
                     "row": row,
                     "environment": environment(),
                     "sha256": {name: files.sha256(staged / name) for name in RUN_FILES},
                 }
+                record["told"] = _told(record)
                 files.write_json(staged / "cell.json", record)
                 try:
                     staged.rename(self.cell(cell.key))
@@ -301,6 +305,12 @@ def environment() -> dict[str, Any]:
         "system": platform.system(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _told(record: dict[str, Any]) -> str:
+    """A digest of all that ``cell.json`` says, however it is laid out."""
+    said = {key: value for key, value in record.items() if key != "told"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def same_bits(folder: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 import softlens as sl
 from softlens import Estimate, SoftlensError, Task
 from softlens.lm import LM
+from softlens.sweeps import say_forecast
 from softlens.sweeps.memory import MemoryWatch
 from tests.conftest import tiny_model
 from tests.sweeps.conftest import small
@@ -98,6 +100,14 @@ def test_a_sweep_on_a_large_lm_says_before_it_starts_what_it_will_take(
     found = small(tiny(), toy_task, tmp_path / "s", options=options, **given)
     assert len(found.frame) == 6
     assert re.search(r"6 runs: about \d+ s \(each: pez \d+ s, sample \d+ s\)", caplog.text)
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    # Hours are worth more than a line that few people turn on.
+    costs = pd.DataFrame(
+        {"method": ["pez", "soft"], "cells": [9, 3], "seconds_each": 600, "seconds": [5400, 1800]}
+    )
+    say_forecast(costs, 2)
+    assert caplog.records[-1].levelname == "WARNING"
+    assert "12 runs: about 60 minutes on 2 workers as fast as this process" in caplog.text
     monkeypatch.setattr(Estimate, "fits", False)
     with pytest.raises(SoftlensError, match="The run would need .* Use fewer texts"):
         small(tiny(), toy_task, tmp_path / "t", options=options, **given)

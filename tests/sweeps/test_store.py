@@ -295,6 +295,21 @@ def test_a_damaged_cell_is_set_aside_run_again_and_said(
     assert list(again.frame["cell"]) == list(once.frame["cell"])
 
 
+def test_a_number_changed_by_hand_is_damage(
+    tiny: Callable[..., LM], toy_task: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    key = small(tiny(), toy_task, tmp_path, methods=["sample"]).frame["cell"][0]
+    path = tmp_path / "cells" / key / "cell.json"
+    record = json.loads(path.read_text())
+    # Laid out anew it is the same cell; with another number it is not.
+    path.write_text(json.dumps(record))
+    assert key in set(sl.load_sweep(tmp_path).frame["cell"])
+    record["row"]["accuracy"] -= 0.01
+    path.write_text(json.dumps(record, indent=2))
+    assert key not in set(sl.load_sweep(tmp_path).frame["cell"])
+    assert "cell.json is not what was written" in caplog.text
+
+
 def test_a_full_disk_stops_with_what_to_do(
     tiny: Callable[..., LM], toy_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
