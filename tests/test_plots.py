@@ -325,6 +325,7 @@ def test_many_gauges_stand_below_each_other(table: pd.DataFrame):
     assert (corners == (4, 5)).all()
     legends = [legend for panel in axes[0, 0].figure.axes if (legend := panel.get_legend())]
     words = [text.get_text() for text in legends[0].get_texts()]
-    assert words == ["pez", "parts from\nthe proxy here"]
+    controls = ["empty prompt", "random prompts", "best readable"]
+    assert words == ["pez", *controls, "parts from\nthe proxy here"]
     assert len(legends) == 1
     plt.close(axes[0, 0].figure)
