@@ -39,6 +39,13 @@ class BeamTuner(SearchTuner):
         super().__init__(problem, objective, options, steps, seed)
         self._seed = seed
 
+    @property
+    def token_ids(self) -> list[int]:
+        """The best candidate so far; the LM goes on where the search was interrupted."""
+        while len(self._best) < self.problem.length:
+            (self._best,), _ = self._children([self._best], torch.zeros(1), 1)
+        return list(self._best)
+
     def step(self) -> dict[str, float]:
         """Grow the whole beam; the budget decides how many tokens are tried at each place."""
         p, width = self.problem, self.options.width
@@ -57,6 +64,7 @@ class BeamTuner(SearchTuner):
             best = score.argsort(stable=True)[:width]
             rows, nats = [rows[i] for i in best.tolist()], nats[best]
             pool.keep(best)
+            self.follow(pool)
         self.pool = pool
         self.finished = "grown to its length"
         return self.row()

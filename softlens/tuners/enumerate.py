@@ -35,7 +35,9 @@ class EnumerateTuner(SearchTuner):
                 f"No question of the language has {p.length} tokens that may be used. They have 5, "
                 "or 6 with an opening word."
             )
-        self.pool.race([self.options.texts, len(p.train)], lambda texts, n: FINALISTS)
+        self.follow(self.pool)
+        stages = [self.options.texts, len(p.train)]
+        self.pool.race(stages, lambda texts, n: FINALISTS, after=self.follow)
         self.finished = "all questions asked"
         return self.row()
 

@@ -111,6 +111,9 @@ def run_loop(
     except KeyboardInterrupt:
         best.ended = INTERRUPTED
         log.warning("Interrupted after %d steps; keeping the best prompt so far.", best.steps)
+        if tuner.keeps_best:
+            # It was not looked at on dev yet; without it the start would be the best.
+            best.keep(_last_look(tuner, problem, objective))
     finally:
         bar.close()
         best.evaluations = objective.evaluations - before
@@ -130,6 +133,15 @@ def look(tuner: Tuner, problem: Problem, objective: Objective) -> Outcome:
         proposals = Proposals(objective.setting, ids, vectors[None], texts=problem.dev)
         total += float(objective.penalty(objective.scores(proposals)))
     return Outcome(vectors, tuner.token_ids, accuracy, loss, total)
+
+
+def _last_look(tuner: Tuner, problem: Problem, objective: Objective) -> Outcome:
+    """What a tuner holds when it is interrupted; unmeasured if that is interrupted, too."""
+    try:
+        return look(tuner, problem, objective)
+    except KeyboardInterrupt:
+        log.warning("Interrupted again; what the prompt is worth on dev is not known.")
+        return Outcome(tuner.vectors.clone(), tuner.token_ids, math.nan, math.nan, math.nan)
 
 
 def _better(new: Outcome, old: Outcome, objective: Objective) -> bool:

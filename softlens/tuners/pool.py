@@ -117,6 +117,7 @@ class Pool:
         kept: Callable[[int, int], int],
         narrow: Callable[[Pool], None] | None = None,
         rank: Callable[[Pool], Tensor] | None = None,
+        after: Callable[[Pool], None] | None = None,
     ) -> None:
         """Successive halving: at each stage ask about more texts, and keep the best.
 
@@ -127,6 +128,7 @@ class Pool:
             kept: from the stage's number of texts and of candidates, how many go on.
             narrow: called after each stage's questions, to drop what breaks a constraint.
             rank: what the kept ones are lowest in; the objective by default.
+            after: called at the end of each stage, when the best one comes first.
         """
         for texts in stages:
             self.ask(texts)
@@ -136,6 +138,8 @@ class Pool:
                 return
             score = self.totals if rank is None else rank(self)
             self.keep(score.argsort(stable=True)[: kept(texts, len(self))])
+            if after is not None:
+                after(self)
 
     @torch.no_grad()
     def _word_scores(self, rows: Sequence[Row], texts: EncodedTexts) -> Tensor:

@@ -35,7 +35,8 @@ class SearchOptions(TunerOptions):
 class SearchTuner(HardTuner):
     """A method with a pool of candidates and a budget of evaluations.
 
-    A subclass says in `_advance` what one round is, and keeps `self._best`.
+    A subclass says in `step` what one round is, and within it keeps `self._best` up to date by
+    `follow`: Ctrl-C may come at any time.
     """
 
     in_evaluations = True
@@ -64,6 +65,11 @@ class SearchTuner(HardTuner):
     def token_ids(self) -> list[int]:
         """The best candidate so far."""
         return list(self._best)
+
+    def follow(self, pool: Pool) -> None:
+        """Take the first of the pool for the best so far."""
+        if len(pool):
+            self._best = pool.rows[0]
 
     @property
     def left(self) -> int:
@@ -97,7 +103,10 @@ class SearchTuner(HardTuner):
         new = {row: nats for row, nats in said if row not in self._drawn}
         self._drawn.update(new)
         self.objective.evaluations += len(new)
-        return [row for row, nats in new.items() if nats <= most_nats]
+        kept = [row for row, nats in new.items() if nats <= most_nats]
+        if kept and self.token_ids == self.start_ids:
+            self._best = kept[0]
+        return kept
 
     def row(self) -> dict[str, float]:
         """The history's columns for the best of the pool, on the texts that it was asked about."""
@@ -181,6 +190,7 @@ class RaceTuner(SearchTuner):
             if len(drawn) >= wanted:
                 break
         self.pool.add(drawn)
-        self.pool.race(stages, lambda texts, n: max(self.LEAST, int(n * share)))
+        kept = lambda texts, n: max(self.LEAST, int(n * share))  # noqa: E731
+        self.pool.race(stages, kept, after=self.follow)
         self.finished = "all evaluations spent"
         return self.row()

@@ -175,6 +175,8 @@ class TandemTuner(SearchTuner):
                 self.options.most_nats - LOSS_ELSEWHERE,
             )
             readable += self._readable(drawn)
+            if readable:
+                self._best = min(readable, key=lambda row: self._nats[row][0])
         if not readable:
             log.info("Nothing that was drawn keeps the bounds; the least surprising stays.")
             known = sorted(self._nats, key=lambda row: self._nats[row][0])
@@ -186,7 +188,8 @@ class TandemTuner(SearchTuner):
         share, finalists = self.options.kept, self._finalists
         pool.add(rows)
         keep = lambda texts, n: max(finalists, int(n * share))  # noqa: E731
-        pool.race(self._stages, keep, self._narrow, self._rank)
+        follow = self.follow if pool is self.pool else None
+        pool.race(self._stages, keep, self._narrow, self._rank, follow)
 
     def _rank(self, pool: Pool) -> Tensor:
         """The objective; of those that are as good as the best, the least surprising come first."""

@@ -164,8 +164,11 @@ def test_tandem_after_texts_says_when_nothing_keeps_the_bounds(
 def test_ctrl_c_keeps_the_best_so_far(
     tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch
 ):
+    held: list[list[int]] = []
+
     def interrupted(self, original=TandemTuner.step):
         if self._rounds == 1:
+            held.append(self.token_ids)
             raise KeyboardInterrupt
         return original(self)
 
@@ -173,6 +176,90 @@ def test_ctrl_c_keeps_the_best_so_far(
     run = search(tiny(), toy_task, "tandem")
     assert run.metrics["ended"] == "interrupted"
     assert len(run.history) == 1
+    assert list(run.prompt.token_ids or ()) == held[0]
+    assert run.history["token_ids"].iloc[-1] == " ".join(map(str, held[0]))
+    start = sl.Prompt.from_ids(tiny(), run.prompt.start_ids or tiny().ordinary_ids[:3].tolist())
+    before, after = (
+        sl.evaluate(tiny(), toy_task, prompt, split="train").loss for prompt in (start, run.prompt)
+    )
+    assert after < before
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int) -> list[Any]:
+    """Press Ctrl-C in the call of that number; the tuners that had been called before."""
+    original, seen = getattr(owner, name), []
+
+    def pressed(self: Any, *given: Any, **named: Any) -> Any:
+        seen.append(self)
+        if len(seen) == at:
+            raise KeyboardInterrupt
+        return original(self, *given, **named)
+
+    monkeypatch.setattr(owner, name, pressed)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("method", "stage"), [("sample", 2), ("race", 2), ("race", 3), ("beam", 2), ("tandem", 2)]
+)
+def test_ctrl_c_within_the_first_round_keeps_what_was_found(
+    tiny: Callable[..., LM],
+    toy_task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    stage: int,
+):
+    """Each stage of a race, level of a beam and block of samples asks the pool once."""
+    pools = interrupt(monkeypatch, Pool, "ask", stage)
+    evaluations = 9000 if method == "sample" else 3000
+    run = search(tiny(), toy_task, method, evaluations=evaluations)
+    assert run.metrics["ended"] == "interrupted"
+    ids = run.prompt.token_ids or ()
+    assert len(ids) == 3
+    if method == "beam":
+        assert ids[:1] == pools[0].rows[0]
+    else:
+        assert tuple(ids) == pools[0].rows[0]
+    monkeypatch.undo()
+    tuned = sl.evaluate(tiny(), toy_task, run.prompt, split="dev")
+    assert run.metrics["accuracy_dev"] == pytest.approx(tuned.accuracy)
+
+
+def test_ctrl_c_while_the_first_are_asked_keeps_one_that_was_drawn(
+    tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    """At worst it is something that the LM says, not the random start."""
+    for method in ("sample", "race", "tandem"):
+        pools = interrupt(monkeypatch, Pool, "ask", 1)
+        run = search(tiny(), toy_task, method)
+        monkeypatch.undo()
+        assert run.prompt.token_ids is not None
+        assert tuple(run.prompt.token_ids) in pools[0].rows
+    tuners = interrupt(monkeypatch, TandemTuner, "_race", 1)
+    bounds = {"draw_after": "texts", "most_nats": 20.0, "most_relevance": 20.0}
+    run = search(tiny(), toy_task, "tandem", **bounds)
+    nats = {row: place for row, (place, _) in tuners[0]._nats.items()}
+    assert len(nats) > 5
+    assert nats[tuple(run.prompt.token_ids or ())] == min(nats.values())
+
+
+def test_a_second_ctrl_c_loses_the_measure_but_not_the_prompt(
+    tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    pools = interrupt(monkeypatch, Pool, "ask", 3)
+    looks = interrupt(monkeypatch, Problem, "on_dev", 2)
+    run = search(tiny(), toy_task, "race")
+    assert len(looks) == 2
+    assert tuple(run.prompt.token_ids or ()) == pools[0].rows[0]
+    assert run.metrics["accuracy_dev"] != run.metrics["accuracy_dev"]
+
+
+def test_ctrl_c_keeps_a_question_of_the_language(organism: LM, monkeypatch: pytest.MonkeyPatch):
+    pools = interrupt(monkeypatch, Pool, "ask", 2)
+    task = sl.load_task("sentiment").head(train=32, dev=16, test=16)
+    run = sl.tune(organism, task, "enumerate", texts=4, progress=False)
+    assert tuple(run.prompt.token_ids or ()) == pools[0].rows[0]
+    assert asks_for(run.text) is not None
 
 
 def test_all_methods_are_named():
