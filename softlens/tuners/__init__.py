@@ -25,13 +25,13 @@ from softlens.shortage import explains_shortage
 from softlens.tasks import Task
 from softlens.tuners.base import Problem, Tuner, TunerOptions
 from softlens.tuners.beam import BeamTuner
-from softlens.tuners.enumerate import EnumerateTuner
+from softlens.tuners.enumerate import EnumerateOptions, EnumerateTuner
 from softlens.tuners.fluentprompt import FluentPromptTuner
 from softlens.tuners.gcg import GcgTuner
 from softlens.tuners.loop import INTERRUPTED, Outcome, run_loop
 from softlens.tuners.pez import PezTuner
 from softlens.tuners.rlprompt import RLPromptTuner
-from softlens.tuners.sample import RaceTuner, SampleTuner
+from softlens.tuners.sample import RaceTuner, SampleTuner, SearchOptions, SearchTuner
 from softlens.tuners.soft import SoftTuner
 from softlens.tuners.tandem import TandemTuner
 
@@ -106,6 +106,8 @@ def tune(
     for start in range(chosen.starts):
         # Far apart, so that no start of one seed is a start of another.
         tuner = tuner_class(problem, objective, chosen, budget, seed + START_STRIDE * start)
+        if isinstance(tuner, SearchTuner) and start == 0:
+            tuner.check_budget(method)
         outcomes.append((tuner, run_loop(tuner, problem, objective, chosen, budget, progress)))
         done = outcomes[-1][1].accuracy_dev == 1 and not weights
         if done or outcomes[-1][1].ended == INTERRUPTED:
@@ -196,7 +198,7 @@ def _settle(
         proxies={name: float(weight) for name, weight in (proxies or {}).items()},
         judge=None if judge is None else f"{judge.name} ({judge.checksum})",
         description=description,
-        steps=_budget(lm, tuner_class) if steps is None else steps,
+        steps=_budget(lm, tuner_class, chosen, options) if steps is None else steps,
         seed=seed,
         options=_written(chosen),
     )
@@ -239,11 +241,23 @@ def _written(chosen: TunerOptions) -> dict[str, Any]:
     return {k: v for k, v in known.items() if k != "keep_vectors" or v is not None}
 
 
-def _budget(lm: LM, tuner_class: type[Tuner]) -> int:
-    if tuner_class.in_evaluations:
+def _budget(
+    lm: LM, tuner_class: type[Tuner], chosen: TunerOptions, given: Mapping[str, Any]
+) -> int:
+    millions = lm.parameters / 1e6
+    if isinstance(chosen, EnumerateOptions):
+        log.info("steps=None: as many evaluations as it takes to ask every question.")
+        return MOST_ROUNDS
+    if isinstance(chosen, SearchOptions):
+        if given.get("evaluations") is None:
+            log.info(
+                "evaluations=None: %d evaluations for an LM of %.1fM parameters.",
+                chosen.evaluations,
+                millions,
+            )
         return MOST_ROUNDS
     steps = tuner_class.small_budget if lm.is_small else tuner_class.budget
-    log.info("steps=None: %d steps for an LM of %.1fM parameters.", steps, lm.parameters / 1e6)
+    log.info("steps=None: %d steps for an LM of %.1fM parameters.", steps, millions)
     return steps
 
 

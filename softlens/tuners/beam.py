@@ -46,11 +46,20 @@ class BeamTuner(SearchTuner):
             (self._best,), _ = self._children([self._best], torch.zeros(1), 1)
         return list(self._best)
 
+    @property
+    def least(self) -> int:
+        """Two looks at dev, and as many tokens tried at each place as the beam is wide."""
+        p, tried = self.problem, self.options.width * (1 + self._texts + self.objective.contexts)
+        return 2 * len(p.dev) + p.length * tried
+
+    @property
+    def _texts(self) -> int:
+        return min(self.options.texts, len(self.problem.train))
+
     def step(self) -> dict[str, float]:
         """Grow the whole beam; the budget decides how many tokens are tried at each place."""
         p, width = self.problem, self.options.width
-        texts = min(self.options.texts, len(p.train))
-        each = texts + self.objective.contexts
+        texts, each = self._texts, self._texts + self.objective.contexts
         budget = self.left - 2 * len(p.dev) - p.length * width
         tried = max(width, budget // (p.length * each))
         rows: list[Row] = [()]

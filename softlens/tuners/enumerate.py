@@ -9,7 +9,7 @@ from softlens.lm import LM
 from softlens.organism.grammar import grammar
 from softlens.tuners.base import TunerOptions
 from softlens.tuners.pool import Row
-from softlens.tuners.sample import SearchOptions, SearchTuner
+from softlens.tuners.sample import SearchOptions, SearchTuner, usual_budget
 
 FINALISTS = 64
 
@@ -18,6 +18,17 @@ class EnumerateOptions(SearchOptions):
     """Options of `enumerate`, which spends what it needs and has no budget."""
 
     texts: int = Field(default=48, ge=1, description="training texts that every question is asked")
+
+    def for_lm(self, lm: LM) -> "EnumerateOptions":
+        """Refuse a budget, but for the usual one, which the settled options bear."""
+        settled = self.model_copy(update={"evaluations": usual_budget(lm)})
+        if self.evaluations not in (None, settled.evaluations):
+            raise SoftlensError(
+                f"Got evaluations={self.evaluations}, but 'enumerate' asks about every question of "
+                "the language, and spends what that takes. Leave evaluations= out and lower "
+                "texts=, or use 'race' or 'tandem', which keep to a budget."
+            )
+        return settled
 
 
 class EnumerateTuner(SearchTuner):

@@ -1,5 +1,6 @@
 """Baselines that search among what the LM itself would say: `sample` and `race`."""
 
+import logging
 import math
 from typing import ClassVar
 
@@ -11,6 +12,8 @@ from softlens.lm.surprisals import Context
 from softlens.objectives import Objective
 from softlens.tuners.base import HardTuner, Problem, TunerOptions
 from softlens.tuners.pool import Pool, Row
+
+log = logging.getLogger(__name__)
 
 SMALL_BUDGET, BUDGET = 60_000, 14_400
 """Evaluations by default: on a small LM what a race needed, on others a published PEZ run."""
@@ -28,8 +31,12 @@ class SearchOptions(TunerOptions):
 
     def for_lm(self, lm: LM) -> "SearchOptions":
         """Settle the evaluations to spend."""
-        usual = SMALL_BUDGET if lm.is_small else BUDGET
-        return self if self.evaluations else self.model_copy(update={"evaluations": usual})
+        return self.model_copy(update={"evaluations": self.evaluations or usual_budget(lm)})
+
+
+def usual_budget(lm: LM) -> int:
+    """Evaluations of a search that is given none."""
+    return SMALL_BUDGET if lm.is_small else BUDGET
 
 
 class SearchTuner(HardTuner):
@@ -70,6 +77,23 @@ class SearchTuner(HardTuner):
         """Take the first of the pool for the best so far."""
         if len(pool):
             self._best = pool.rows[0]
+
+    @property
+    def least(self) -> int:
+        """Evaluations that it needs; with fewer it may spend more than it was given."""
+        return 0
+
+    def check_budget(self, method: str) -> None:
+        """Warn where the evaluations do not suffice."""
+        given = self.options.evaluations
+        if given is not None and given < self.least:
+            log.warning(
+                "Got evaluations=%d, but %r needs at least %d here, with its looks at dev: it will "
+                "spend more than it was given, or find little.",
+                given,
+                method,
+                self.least,
+            )
 
     @property
     def left(self) -> int:
@@ -143,8 +167,7 @@ class SampleTuner(SearchTuner):
 
     def step(self) -> dict[str, float]:
         """Draw and ask another block, as large as the budget allows."""
-        texts = min(self.options.texts, len(self.problem.train))
-        each = texts + 1 + self.objective.contexts
+        texts, each = self._texts, self._each
         new = self.draw(max(1, min(self.ROUND, self._affordable(each))), replacement=True)
         self.pool.add(new)
         self.pool.ask(texts)
@@ -155,6 +178,19 @@ class SampleTuner(SearchTuner):
         elif self._idle == self.IDLE:
             self.finished = "the LM says nothing new"
         return self.row()
+
+    @property
+    def least(self) -> int:
+        """Two looks at dev, and one candidate."""
+        return 2 * len(self.problem.dev) + self._each
+
+    @property
+    def _texts(self) -> int:
+        return min(self.options.texts, len(self.problem.train))
+
+    @property
+    def _each(self) -> int:
+        return self._texts + 1 + self.objective.contexts
 
     def _affordable(self, each: int) -> int:
         return (self.left - len(self.problem.dev)) // each
@@ -175,6 +211,12 @@ class RaceTuner(SearchTuner):
     Options: ClassVar[type[TunerOptions]] = RaceOptions
     options: RaceOptions
     LEAST, TRIES = 8, 50
+
+    @property
+    def least(self) -> int:
+        """Two looks at dev, and one candidate through all stages."""
+        texts = min(self.options.stages[-1], len(self.problem.train))
+        return 2 * len(self.problem.dev) + 1 + self.objective.contexts + texts
 
     def step(self) -> dict[str, float]:
         """One race: draw as many prompts as can be afforded, and halve them."""

@@ -13,6 +13,7 @@ Gibbs sampling does (compare FluentPrompt, arXiv 2212.10539, and EPO, arXiv 2402
 """
 
 import logging
+import math
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -133,6 +134,14 @@ class TandemTuner(SearchTuner):
         self._temperature, self._finalists = options.temperature or 1.0, options.finalists or 8
         self._nats: dict[Row, tuple[float, float]] = {}
         self._rounds = 0
+
+    @property
+    def least(self) -> int:
+        """A look at dev, and what pays for a race of the finalists and for the choice on dev."""
+        drawing = self._finalists * (1 + self._screens * self._cost_of_nats)
+        race, choice, drawn = drawing + self._costs()[1], self._reserve, self.options.drawn
+        parts = (race / drawn, choice / (1 - drawn)) if self.options.rounds else (race + choice,)
+        return len(self.problem.dev) + math.ceil(max(parts))
 
     # The whole method: one call draws and races, the next ones repair, the last one chooses.
     def step(self) -> dict[str, float]:

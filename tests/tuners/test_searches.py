@@ -1,5 +1,6 @@
 """Searches among what the LM says: sample, race, beam, enumerate, tandem."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import softlens as sl
 from softlens import Run, SoftlensError, Task
 from softlens.lm import LM
 from softlens.organism import asks_for, readable_front
-from softlens.tuners import TUNERS
+from softlens.tuners import TUNERS, run_config
 from softlens.tuners.base import Problem
 from softlens.tuners.pool import Pool
 from softlens.tuners.tandem import TandemTuner
@@ -83,6 +84,60 @@ def test_searches_count_evaluations_not_steps(tiny: Callable[..., LM], toy_task:
         search(tiny(), toy_task, "race", steps=10)
     with pytest.raises(SoftlensError, match="'evaluations' is no option of the method 'soft'"):
         sl.tune(tiny(), toy_task, "soft", evaluations=100, progress=False)
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_a_budget_that_is_too_small_is_named_with_the_least(
+    tiny: Callable[..., LM], toy_task: Task, method: str, caplog: pytest.LogCaptureFixture
+):
+    run = search(tiny(), toy_task, method, evaluations=5)
+    wanted = re.search(rf"Got evaluations=5, but '{method}' needs at least (\d+) here", caplog.text)
+    assert wanted is not None
+    least = int(wanted[1])
+    assert 5 < run.metrics["evaluations"] <= least
+    caplog.clear()
+    run = search(tiny(), toy_task, method, evaluations=least, proxies={"perplexity": 0.1})
+    if method in ("sample", "race"):  # the proxy is asked, too
+        assert f"needs at least {least + 1} here" in caplog.text
+    caplog.clear()
+    for enough in (least, least + 50, 2 * least):
+        run = search(tiny(), toy_task, method, evaluations=enough)
+        assert run.metrics["evaluations"] <= enough
+    assert "needs at least" not in caplog.text
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_with_the_least_tandem_keeps_to_its_budget_after_texts_too(
+    tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture, rounds: int
+):
+    given = {"draw_after": "texts", "most_relevance": 20.0, "rounds": rounds}
+    search(tiny(), toy_task, "tandem", evaluations=5, **given)
+    least = int(re.findall(r"at least (\d+) here", caplog.text)[0])
+    for enough in (least, least + 100):
+        run = search(tiny(), toy_task, "tandem", evaluations=enough, **given)
+        assert run.metrics["evaluations"] <= enough
+
+
+def test_no_budget_is_logged_with_what_was_picked(
+    tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", logger="softlens")
+    run_config(tiny(), toy_task, "race")
+    assert "evaluations=None: 60000 evaluations for an LM of 0.1M parameters" in caplog.text
+    caplog.clear()
+    run_config(tiny(), toy_task, "race", evaluations=100)
+    assert "evaluations=" not in caplog.text
+    run_config(tiny(), toy_task, "enumerate")
+    assert "as many evaluations as it takes" in caplog.text
+
+
+def test_enumerate_has_no_budget(organism: LM):
+    task = sl.load_task("topic")
+    with pytest.raises(SoftlensError, match=r"evaluations=500, but 'enumerate' asks.*what that"):
+        sl.tune(organism, task, "enumerate", evaluations=500, progress=False)
+    # What a sweep wrote down about a run can be run.
+    config = run_config(organism, task, "enumerate")
+    assert run_config(organism, task, "enumerate", **config.options) == config
 
 
 def test_enumerate_finds_the_best_question_of_the_front(organism: LM):
