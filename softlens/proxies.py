@@ -116,15 +116,23 @@ def check_proxies(weights: dict[str, float], setting: Setting, length: int) -> N
                 f"length of at least {PROXIES[name].shortest}."
             )
         for need in PROXIES[name].needs:
-            if need != "policy" and getattr(setting, need) is None:
+            if need != "policy" and _missing(setting, need):
                 raise SoftlensError(f"The proxy {name!r} needs {_NEEDS[need]}")
+
+
+def _missing(setting: Setting, need: str) -> bool:
+    value = getattr(setting, need)
+    if need == "description" and value is not None:
+        return not setting.lm.encode(value.strip())
+    return value is None
 
 
 _NEEDS = {
     "before": "real texts before the prompt: the template must put the text first, "
     "as '{text} {prompt}' does.",
     "judge": "a second LM: pass judge=sl.load_lm('organism-judge'), or another than the tuned one.",
-    "description": "a description of the task: pass description='whether the film was liked'.",
+    "description": "a description of the task, in words: pass description='whether the film was "
+    "liked'.",
 }
 
 # fmt: off

@@ -337,6 +337,9 @@ def test_what_a_proxy_needs_is_asked_for(tiny: Callable[..., LM], toy_task: Task
         quick(lm, toy_task, method="gcg", proxies={"judge_perplexity": 0.1})
     with pytest.raises(SoftlensError, match=r"'description' needs a description .*description="):
         quick(lm, toy_task, proxies={"description": 1})
+    for blank in ("", " ", "\n \t"):
+        with pytest.raises(SoftlensError, match=r"'description' needs a description .*in words"):
+            quick(lm, toy_task, proxies={"description": 0.1}, description=blank)
     for name in ("relevance", "fluency_band"):
         with pytest.raises(SoftlensError, match=rf"{name!r} needs real texts before the prompt"):
             quick(lm, behind, proxies={name: 0.1})

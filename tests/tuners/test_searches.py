@@ -106,11 +106,15 @@ def test_a_budget_that_is_too_small_is_named_with_the_least(
     assert "needs at least" not in caplog.text
 
 
-@pytest.mark.parametrize("rounds", [0, 2])
-def test_with_the_least_tandem_keeps_to_its_budget_after_texts_too(
-    tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture, rounds: int
+@pytest.mark.parametrize(("draw_after", "rounds"), [("texts", 2), ("bos", 0)])
+def test_with_the_least_tandem_keeps_to_its_budget_otherwise_too(
+    tiny: Callable[..., LM],
+    toy_task: Task,
+    caplog: pytest.LogCaptureFixture,
+    draw_after: str,
+    rounds: int,
 ):
-    given = {"draw_after": "texts", "most_relevance": 20.0, "rounds": rounds}
+    given = {"draw_after": draw_after, "most_relevance": 20.0, "rounds": rounds}
     search(tiny(), toy_task, "tandem", evaluations=5, **given)
     least = int(re.findall(r"at least (\d+) here", caplog.text)[0])
     for enough in (least, least + 100):
