@@ -45,6 +45,8 @@ class Proxy:
     "policy" (a tuner with one)."""
     shortest: int = 1
     """The shortest prompt for which it says anything."""
+    context_only: bool = False
+    """Whether gradients reach a token only as context of those behind it, so never the last."""
 
     def cost(self, proposals: Proposals) -> Tensor:
         """The number to be lowered, shape (prompts,)."""
@@ -65,13 +67,24 @@ def proxy(
     gradient: bool = True,
     needs: tuple[str, ...] = (),
     shortest: int = 1,
+    context_only: bool = False,
 ) -> Callable[[Score], Score]:
     """Register the function below under its own name; the arguments are `Proxy`'s fields."""
 
     def register(score: Score) -> Score:
         name = score.__name__
         PROXIES[name] = Proxy(
-            name, score, unit, weight, fails, source, better, gradient, needs, shortest
+            name,
+            score,
+            unit,
+            weight,
+            fails,
+            source,
+            better,
+            gradient,
+            needs,
+            shortest,
+            context_only,
         )
         return score
 
@@ -139,7 +152,7 @@ _NEEDS = {
 _GPT = "our reading of arXiv 2504.02144; fluency term of PEZ (arXiv 2302.03668)"
 
 
-@proxy("nats per token", .1, source=_GPT,
+@proxy("nats per token", .1, source=_GPT, context_only=True,
        fails="repetition feeds itself; fluent text need not be about the task")
 def perplexity(p: Proposals) -> Tensor:
     """Mean surprisal of the prompt's tokens; gradients reach them as context only, as in PEZ."""
@@ -153,14 +166,14 @@ def perplexity_target(p: Proposals) -> Tensor:
     return p.surprisal_as_targets.mean(dim=-1)
 
 
-@proxy("nats per token", .1, source="ours", needs=("before",),
+@proxy("nats per token", .1, source="ours", needs=("before",), context_only=True,
        fails="fooled by label words and by words of the texts")
 def relevance(p: Proposals) -> Tensor:
     """Surprisal after a real text minus surprisal after a full stop: does it belong there?"""
     return (p.surprisal_after_texts - p.surprisal).mean(dim=-1)
 
 
-@proxy("nats per token", .1, source="ours",
+@proxy("nats per token", .1, source="ours", context_only=True,
        needs=("before",), fails="needs text that people wrote; blind inside the band")
 def fluency_band(p: Proposals) -> Tensor:
     """How far the mean surprisal lies outside that of real spans of this length."""
@@ -170,7 +183,7 @@ def fluency_band(p: Proposals) -> Tensor:
 
 
 @proxy("nats", .05, source="windowed perplexity filters (arXiv 2309.00614)",
-       fails="punishes rare names")
+       context_only=True, fails="punishes rare names")
 def max_surprisal(p: Proposals) -> Tensor:
     """Surprisal of the prompt's most surprising token."""
     return p.surprisal.amax(dim=-1)

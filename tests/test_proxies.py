@@ -94,8 +94,7 @@ def test_gradients_are_those_of_finite_differences(
     assert torch.isfinite(gradient).all()
     assert gradient.norm() > 1e-3
     # The last token is nobody's context: only as what is predicted does a gradient reach it.
-    context_only = name in {"perplexity", "relevance", "fluency_band", "max_surprisal"}
-    assert bool(gradient[0, -1].abs().max() == 0) == context_only
+    assert bool(gradient[0, -1].abs().max() == 0) == PROXIES[name].context_only
 
     generator = torch.Generator().manual_seed(7)
     random = torch.randn((4, *point.shape), generator=generator)
@@ -329,6 +328,24 @@ def test_unknown_proxies_and_bad_weights(tiny: Callable[..., LM], toy_task: Task
             quick(tiny(), toy_task, proxies={"perplexity": weight})
     with pytest.raises(SoftlensError, match="should be higher is made so by a positive weight"):
         quick(tiny(), toy_task, proxies={"description": -1}, description="a film")
+
+
+def test_of_one_token_a_proxy_of_the_context_has_no_gradient_and_it_is_said(
+    tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture
+):
+    for method in ("pez", "fluentprompt", "soft"):
+        caplog.clear()
+        given = {"perplexity": 0.1, "relevance": 1.0, "embedding_distance": 1.0}
+        run = quick(tiny(), toy_task, method=method, length=1, proxies=given)
+        assert (run.history["grad_norm_perplexity"] == 0).all()
+        assert f"At length 1 {method!r} has no gradient of 'perplexity' and 'relevance'" in (
+            caplog.text
+        )
+    caplog.clear()
+    quick(tiny(), toy_task, proxies=given)
+    quick(tiny(), toy_task, length=1, proxies={"perplexity_target": 0.1, "perplexity": 0.0})
+    quick(tiny(), toy_task, length=1, proxies={"perplexity": 0.1}, method="gcg")
+    assert "no gradient" not in caplog.text
 
 
 def test_what_a_proxy_needs_is_asked_for(tiny: Callable[..., LM], toy_task: Task):

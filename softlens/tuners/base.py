@@ -4,6 +4,7 @@ A tuner only proposes the next prompt; what a prompt is worth is asked of the ob
 for all. `softlens.tuners.loop` runs it.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from softlens.prompts import Prompt
 from softlens.proposals import Setting
 from softlens.proxies import PROXIES, check_proxies
 from softlens.tasks import Split, Task
+
+log = logging.getLogger(__name__)
 
 CONTEXT_TEXTS = 4
 """Real training texts of each class after which surprisals are taken."""
@@ -245,6 +248,16 @@ class Tuner(ABC):
                     f"The proxy {name!r} compares a tuner's policy with the LM, and {method!r} "
                     "has none. Use it with 'rlprompt'; the LM's surprisal is 'perplexity'."
                 )
+        idle = [name for name, weight in weights.items() if weight and PROXIES[name].context_only]
+        if cls.needs_gradients and length == 1 and idle:
+            log.warning(
+                "At length 1 %r has no gradient of %s: it reaches a token as context of those "
+                "behind it only. Only the choice on dev heeds its weight. Try "
+                "'perplexity_target', a longer prompt, or a method that scores prompts, as "
+                "'sample'.",
+                method,
+                " and ".join(map(repr, idle)),
+            )
 
 
 class HardTuner(Tuner):
