@@ -15,6 +15,7 @@ from softlens.tasks import Task
 
 Ban = str | Sequence[str | int]
 LABELS, CONTROL, PIECES = "labels", "control", "pieces"
+SHOWN = 5
 KINDS = (LABELS, CONTROL, PIECES)
 _LIST_MARK = re.compile(r"[\-*•‣▪–—_=#>|~`+]+|[0-9a-zA-Z]{1,2}[.):]|[.:;…]+")
 
@@ -49,7 +50,11 @@ def allowed_tokens(lm: LM, task: Task, ban: Ban = ()) -> Bool[Tensor, " vocab"]:
         else:
             allowed[_single_token(lm, one)] = False
     if not allowed.any():
-        raise SoftlensError(f"ban={ban!r} leaves no token of {lm.name!r} to make a prompt of.")
+        named = ", ".join(map(repr, bans[:SHOWN])) + (", ..." if len(bans) > SHOWN else "")
+        raise SoftlensError(
+            f"ban= of {len(bans)} entries ({named}) leaves no token of {lm.name!r} to make a prompt "
+            "of. Ban fewer."
+        )
     return allowed.to(lm.device)
 
 

@@ -23,6 +23,7 @@ from softlens.proxies import PROXIES
 from softlens.runs import Run, RunConfig
 from softlens.shortage import explains_shortage
 from softlens.tasks import Task
+from softlens.tuners.arguments import check_weights, check_whole
 from softlens.tuners.base import Problem, Tuner, TunerOptions
 from softlens.tuners.beam import BeamTuner
 from softlens.tuners.enumerate import EnumerateOptions, EnumerateTuner
@@ -175,6 +176,11 @@ def _settle(
     options: dict[str, Any],
 ) -> tuple[type[Tuner], TunerOptions, RunConfig]:
     tuner_class = _tuner(method)
+    weights = check_weights(proxies)
+    check_whole("length", length, "length=5")
+    check_whole("seed", seed, "seed=0")
+    if steps is not None:
+        check_whole("steps", steps, "steps=150, or None for a budget")
     chosen = _options(method, tuner_class, options).for_lm(lm)
     if steps is not None and tuner_class.in_evaluations:
         raise SoftlensError(
@@ -195,7 +201,7 @@ def _settle(
         bos_id=None if lm.start_id == lm.own_start else lm.start_id,
         method=method,
         length=length,
-        proxies={name: float(weight) for name, weight in (proxies or {}).items()},
+        proxies=weights,
         judge=None if judge is None else f"{judge.name} ({judge.checksum})",
         description=description,
         steps=_budget(lm, tuner_class, chosen, options) if steps is None else steps,

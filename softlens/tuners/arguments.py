@@ -1,0 +1,36 @@
+"""Arguments of `tune` that are no numbers, or no weights: said before anything is computed."""
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from softlens.errors import SoftlensError
+
+
+def check_whole(name: str, value: Any, example: str) -> None:
+    """Raise a `SoftlensError` unless `value` is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise SoftlensError(f"Got {name}={value!r}, wanted a whole number, as {example}.")
+
+
+def check_weights(proxies: Any) -> dict[str, float]:
+    """The weights of proxies, if they are a mapping of names to numbers.
+
+    Raises:
+        SoftlensError: they are not.
+    """
+    if proxies is None:
+        return {}
+    if not isinstance(proxies, Mapping):
+        names = proxies if isinstance(proxies, list | tuple | set) else [proxies]
+        first = next((name for name in names if isinstance(name, str)), "perplexity")
+        raise SoftlensError(
+            f"Got proxies={proxies!r}, wanted a weight for each name: proxies={{{first!r}: 0.1}}."
+        )
+    for name, weight in proxies.items():
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            raise SoftlensError(
+                f"Got weight {weight!r} for the proxy {name!r}, wanted a number of at least 0. To "
+                "leave a proxy out, leave its name out."
+            )
+    return {name: float(weight) for name, weight in proxies.items()}
