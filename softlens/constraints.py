@@ -52,8 +52,8 @@ def allowed_tokens(lm: LM, task: Task, ban: Ban = ()) -> Bool[Tensor, " vocab"]:
     if not allowed.any():
         named = ", ".join(map(repr, bans[:SHOWN])) + (", ..." if len(bans) > SHOWN else "")
         raise SoftlensError(
-            f"ban= of {len(bans)} entries ({named}) leaves no token of {lm.name!r} to make a prompt "
-            "of. Ban fewer."
+            f"ban= of {len(bans)} entries ({named}) leaves no token of {lm.name!r} to make a "
+            "prompt of. Ban fewer."
         )
     return allowed.to(lm.device)
 
