@@ -5,8 +5,9 @@
         --proxy perplexity --weights 0 0.1 0.3 1 3 --seeds 5
 
 A run *passes* if it ends in a sentence of the grammar that asks the task's question, within .02 of
-the best readable accuracy and .15 nats per token of the cheapest such question on the front. Runs
-are kept in a table, one row each, and a run that is there is not done again.
+the best readable accuracy and .15 nats per token of the cheapest such question on the front. What
+it cost stands beside: it is `affordable` with at most 60,000 evaluations, on the rare needle with
+200,000. Runs are kept in a table, one row each, and a run that is there is not done again.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from softlens.organism import TASK_ASKS, asks_for, grammatical, readable_front
 from softlens.statistics import mean_interval
 
 ACCURACY, NATS = 0.02, 0.15
+EVALUATIONS = dict.fromkeys(TASK_ASKS, 60_000) | {"witness-rare": 200_000}
 MEANS = ("accuracy", "nats_per_token", "label_mass")
 KEYS = ["method", "task", "seed", "proxy", "weight", "options"]
 
@@ -75,21 +77,22 @@ def literal(text: str) -> Any:
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of seeds that pass with its 95% Wilson interval; means with bootstrap intervals."""
+    """Shares of seeds with 95% Wilson intervals; means with bootstrap intervals."""
     by = [key for key in KEYS if key != "seed"]
     found = []
     rows = rows.assign(
-        right=[a == TASK_ASKS[t] for a, t in zip(rows["asks_for"], rows["task"], strict=True)]
+        right=[a == TASK_ASKS[t] for a, t in zip(rows["asks_for"], rows["task"], strict=True)],
+        affordable=rows["evaluations"] <= rows["task"].map(EVALUATIONS),
     )
     for key, group in rows.groupby(by, sort=False):
-        share = binomtest(int(group["passed"].sum()), len(group)).proportion_ci(method="wilson")
         found.append(
             {
                 **dict(zip(by, key, strict=True)),
                 "seeds": len(group),
-                "passed": f"{group['passed'].mean():.2f} [{share.low:.2f}, {share.high:.2f}]",
-                "grammatical": group["grammatical"].mean(),
-                "asks right": group["right"].mean(),
+                "passed": share(group["passed"]),
+                "affordable": group["affordable"].mean(),
+                "grammatical": share(group["grammatical"]),
+                "asks right": share(group["right"]),
                 **{name: interval(group, name) for name in MEANS},
                 "evaluations": int(group["evaluations"].median()),
                 "most": int(group["evaluations"].max()),
@@ -98,6 +101,12 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(found)
+
+
+def share(held: pd.Series) -> str:
+    """Of how many seeds it is true, and its 95% Wilson interval, as text."""
+    within = binomtest(int(held.astype(bool).sum()), len(held)).proportion_ci(method="wilson")
+    return f"{held.astype(bool).mean():.2f} [{within.low:.2f}, {within.high:.2f}]"
 
 
 def interval(group: pd.DataFrame, name: str) -> str:
