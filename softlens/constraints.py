@@ -17,6 +17,8 @@ Ban = str | Sequence[str | int]
 LABELS, CONTROL, PIECES = "labels", "control", "pieces"
 SHOWN = 5
 KINDS = (LABELS, CONTROL, PIECES)
+_ENDINGS = "s|es|ed|ing|er|ers|est|ly|ness"
+"""Of label words too short to be told by their beginning: as "badly", "sadder", "wars"."""
 _LIST_MARK = re.compile(r"[\-*•‣▪–—_=#>|~`+]+|[0-9a-zA-Z]{1,2}[.):]|[.:;…]+")
 
 
@@ -71,10 +73,19 @@ def _names(text: str, words: Sequence[str]) -> bool:
     bare = text.strip().lower()
     return any(
         bare == word
+        or (bare.startswith(word) and _is_ending(bare[len(word) :], word))
         or (len(word) > 3 and bare.startswith(word[:-1]))
         or (len(bare) > 3 and word.startswith(bare))
         for word in words
     )
+
+
+def _is_ending(rest: str, word: str) -> bool:
+    """Whether a word of three letters or more goes on as an inflection does: "bad", "baddest"."""
+    if len(word) < 3 or not word.isalpha():
+        return False
+    endings = _ENDINGS + ("|d|r|rs|st" if word[-1] == "e" else "")
+    return re.fullmatch(f"{word[-1]}?(?:{endings})", rest) is not None
 
 
 def _is_layout(text: str) -> bool:

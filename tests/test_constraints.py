@@ -65,6 +65,13 @@ def test_inflections_and_casings_of_a_label():
         assert _names(same, words), same
     for other in (" terra", "ter", " gre", " grew", " badge", "a", " ", ""):
         assert not _names(other, words), other
+    short = ["bad", "sad", "war", "big", "tie", "yes", "no"]
+    for same in (" badly", "Baddest", " badness", " sadly", " sadder", " wars", " warring",
+                 " bigger", "biggest", " ties", " tied", " Yes"):  # fmt: skip
+        assert _names(same, short), same
+    for other in (" badge", " Baden", " saddle", " warm", " ward", " bigot", " yesterday", " not",
+                  " now", " nod", " tier ii", "'s", ""):  # fmt: skip
+        assert not _names(other, short), other
 
 
 def test_control_is_layout(tiny: Callable[..., LM], toy_task: Task):

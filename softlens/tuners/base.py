@@ -50,7 +50,9 @@ class TunerOptions(BaseModel):
     truncate: bool = Field(default=False, description="shorten texts over the context at the front")
     loss: TaskLoss = Field(default="labels", description="cross-entropy over these words")
     calibrated: bool = Field(
-        default=False, description="subtract each label word's mean log-probability from the loss"
+        default=False,
+        description="subtract each label word's mean log-probability from the loss, and where dev "
+        "selects",
     )
     mass: float = Field(default=0.0, ge=0, description="weight of -log label mass in the loss")
     ban: tuple[str | int, ...] = Field(
@@ -168,10 +170,15 @@ class Problem:
             for chosen in order.split(min(size, count)):
                 yield self.train.subset(chosen.tolist()), self.labels[chosen.to(self.words.device)]
 
-    def on_dev(self, vectors: Tensor) -> tuple[float, float]:
-        """Accuracy and loss (nats over the label words) of one prompt on dev."""
-        scores = score_answers(self.lm, vectors[None], self.dev, self.words)
-        among = scores.log_probs[0].log_softmax(dim=1)
+    def on_dev(self, vectors: Tensor, calibrated: bool = False) -> tuple[float, float]:
+        """Accuracy and loss (nats over the label words) of one prompt on dev.
+
+        `calibrated` subtracts each word's mean log-probability on these texts from both.
+        """
+        scores = score_answers(self.lm, vectors[None], self.dev, self.words).log_probs[0]
+        if calibrated:
+            scores = scores - scores.mean(dim=0)
+        among = scores.log_softmax(dim=1)
         labels = self.dev_labels.cpu()
         accuracy = (among.argmax(dim=1) == labels).float().mean()
         return float(accuracy), float(-among[torch.arange(len(labels)), labels].mean())

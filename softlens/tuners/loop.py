@@ -66,7 +66,9 @@ def run_loop(
     """Step, look at dev now and then, keep the best; stop early, on NaN, or on Ctrl-C.
 
     The best is the most accurate on dev (of equals, the one with the lowest loss), or with proxies
-    the one with the lowest objective on dev.
+    the one with the lowest objective on dev. Both are over the label words and calibrated if the
+    loss is; neither the vocabulary (`loss`) nor label mass (`mass`) has a say, but for methods that
+    keep a best of their own.
     """
     began, before = time.perf_counter(), objective.evaluations
     best = look(tuner, problem, objective)
@@ -125,7 +127,7 @@ def run_loop(
 def look(tuner: Tuner, problem: Problem, objective: Objective) -> Outcome:
     """The current proposal, and what it is worth on dev."""
     vectors = tuner.vectors.clone()
-    accuracy, loss = problem.on_dev(vectors)
+    accuracy, loss = problem.on_dev(vectors, objective.calibrated)
     objective.evaluations += len(problem.dev)
     total = loss
     if any(objective.weights.values()) and "prior_kl" not in objective.weights:

@@ -20,6 +20,11 @@ Deviations, by default:
   probabilities away, and calls it right).
 * No text is written and read again between policy and reward: their code decodes and encodes, so
   that the rewarded tokens are not always those that were said.
+* A run stops when a policy says one prompt only and cannot leave it: with REINFORCE or `sparse`,
+  when a step's prompts are all alike and the policy is all but deterministic. Soft Q-learning goes
+  on: z-scores of equal rewards are 0, but path consistency still asks for as much entropy (or
+  closeness to the LM) as the values say, and that leads out again; it stops only once the gradient
+  itself is 0.
 * Learning rates and numbers of steps are ours; published: 5e-5 and 12,000.
 """
 

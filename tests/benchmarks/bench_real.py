@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.bench_real --methods soft tandem sample beam --seeds 5 --threads 2
 
-A prompt is *readable* if it holds no label word and whole words only, costs at most 3 nats per token
-after real texts and at least .2 less there than without them, and answers no more than nine tenths
-of the texts with one label word and at least a tenth with each of two (of more classes: a quarter
-of an even share with each). It *passes* if it is readable and its test accuracy is within .02 of
-the mean of the soft prompts in the table that were trained without a proxy and with the same
+A prompt is *readable* if it holds no label word and whole words only, costs at most 3 nats per
+token after real texts and at least .2 less there than without them, and answers no more than nine
+tenths of the texts with one label word and at least a tenth with each of two (of more classes: a
+quarter of an even share with each). It *passes* if it is readable and its test accuracy is within
+.02 of the mean of the soft prompts in the table that were trained without a proxy and with the same
 options (those that soft prompts do not know left aside): `passed_raw` of raw accuracies,
 `passed_calibrated` of calibrated ones, `passed` of both. Without such soft prompts none is said to
 pass or not.

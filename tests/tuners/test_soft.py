@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from softlens import Prompt, SoftlensError, Split, Task, evaluate, tune
-from softlens.lm import LM, answer_logits
+from softlens.lm import LM, answer_logits, score_answers
 from softlens.objectives import task_loss
 from softlens.tuners import TUNERS
+from softlens.tuners.base import Problem
 from softlens.tuners.soft import SoftTuner
 
 
@@ -186,3 +187,26 @@ def test_more_starts_keep_the_best_on_dev(tiny: Callable[..., LM], toy_task: Tas
     assert best >= (alone.metrics["accuracy_dev"], -alone.metrics["loss_dev"])
     assert many.metrics["starts"] == 3
     assert many.metrics["evaluations"] == 3 * alone.metrics["evaluations"]
+
+
+def test_dev_selects_in_calibrated_accuracy_where_the_loss_is(any_lm: LM, toy_task: Task):
+    problem = Problem.encode(any_lm, toy_task, 4, truncate=False)
+    ids = problem.start_ids(None, 3)
+    vectors = any_lm.embed(ids)
+    # The formula again, with the same texts' means as the prior.
+    scores = score_answers(any_lm, vectors[None], problem.dev, problem.words).log_probs[0]
+    free = (scores - scores.mean(dim=0)).double().numpy()
+    labels = problem.dev_labels.numpy()
+    nats = np.log(np.exp(free).sum(axis=1)) - free[np.arange(len(labels)), labels]
+    got = problem.on_dev(vectors, calibrated=True)
+    assert got[0] == pytest.approx((free.argmax(axis=1) == labels).mean())
+    assert got[1] == pytest.approx(nats.mean(), rel=1e-4)
+    assert got != problem.on_dev(vectors)
+
+    run = quick(any_lm, toy_task, steps=20, calibrated=True)
+    wanted = problem.on_dev(run.prompt.vectors.to(any_lm.device), calibrated=True)
+    assert run.metrics["accuracy_dev"] == pytest.approx(wanted[0])
+    assert run.metrics["loss_dev"] == pytest.approx(wanted[1], rel=1e-4)
+    plain = quick(any_lm, toy_task, steps=20)
+    wanted = problem.on_dev(plain.prompt.vectors.to(any_lm.device))
+    assert plain.metrics["loss_dev"] == pytest.approx(wanted[1], rel=1e-4)
