@@ -71,7 +71,8 @@ sl.proxies()[["proxy", "what", "unit", "better", "gradient", "fails"]]
 # `perplexity` is the published term: the gradient reaches a token only as *context* of the tokens
 # after it. `perplexity_target` has the same value, but its gradient also knows that the token itself
 # is being predicted. No weight and three others, two seeds each, and fewer steps than by default.
-# `sl.sweep` runs what is not in its folder yet, and measures each prompt.
+# `sl.sweep` runs what is not in its folder yet, and measures each prompt. Points are seeds and the
+# line is their mean; with two seeds the bar is no more than their range.
 
 # %%
 table = sl.sweep(
@@ -89,8 +90,9 @@ axes = table.filter(proxy=["none", "perplexity"]).plot(kind="weights")
 # %%
 axes = table.filter(proxy=["none", "perplexity_target"]).plot(kind="weights")
 # %% [markdown]
-# The history of a run says what each term did. Where the gradient of the proxy is far smaller than
-# that of the task, a weight is a number without an effect.
+# The history of a run says what each term did. Here, at a weight of 1, the gradient of the proxy is
+# ten times that of the task or more for most of the run (the lowest panel, on a logarithmic scale):
+# the task hardly has a say, its loss stays where it was, and the accuracy on dev stays near chance.
 
 # %%
 strong = table.filter(proxy="perplexity_target", weight=1.0, seed=0)
@@ -107,10 +109,11 @@ ordered = table.frame.sort_values(["proxy", "weight", "seed"])
 ordered[["proxy", "weight", "seed", "text", *columns]].round(3)
 
 # %% [markdown]
-# `perplexity` lowers the surprisal, not to that of any sentence, and the task pays for it. `perplexity_target` works much
-# better as a proxy, and that is the trouble: from a weight of .3 on the prompts are flawless
-# sentences of the language that ask something else. The proxy is satisfied, the label mass is gone,
-# and an accuracy near chance is all that says so. Being fluent is not being about the task.
+# `perplexity` lowers the surprisal, not to that of any sentence, and the task pays for it.
+# `perplexity_target` works much better as a proxy, and that is the trouble: from a weight of .3 on
+# the prompts are flawless sentences of the language that ask something else. The proxy is satisfied,
+# the label mass is gone, and an accuracy near chance is all that says so. Being fluent is not being
+# about the task. (Two seeds show the direction; how much is lost they do not.)
 
 # %% [markdown]
 # ## Against the truth

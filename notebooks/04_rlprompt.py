@@ -82,7 +82,8 @@ ax = runs["lm"].plot()
 # ## Turning the weight up
 #
 # Three weights for each beginning, two seeds, and few steps. `sl.sweep` runs what is not in its folder
-# yet, and measures each prompt.
+# yet, and measures each prompt. Points are seeds and the line is their mean; with two seeds the bar
+# is no more than their range.
 
 # %%
 tables = {
@@ -116,8 +117,8 @@ frame[["start", "weight", "seed", "text", *columns]].round(3)
 # - From a random start the prompts are no sentences at any weight. Two of them do the task without
 #   fault and with nearly all of the LM's probability on the label words; that they ask for the
 #   verdict, nobody would guess.
-# - There the weight does what the paper describes: the surprisal goes down, and so does the
-#   accuracy. At the largest weight the prompts are still no sentences, and ask nothing.
+# - There the weight does, in the mean of the two seeds, what the paper describes: the surprisal goes
+#   down, and so does the accuracy. At the largest weight the prompts are still no sentences, and ask nothing.
 # - From the LM's start the weight has nothing left to do. All prompts are sentences that ask for
 #   something close to the task. What made them readable is where the search began.
 #
