@@ -25,7 +25,7 @@ from softlens.evaluation import evaluate_all
 from softlens.lm import LM, answer_logits
 from softlens.objectives import cross_entropy
 from softlens.prompts import Prompt
-from softlens.readings.base import product_of, stands_inside
+from softlens.readings.base import product_of, stands_inside, tokens_of
 from softlens.readings.registry import LEAST_ROOM
 from softlens.tasks import Task
 from softlens.tuners.base import Problem
@@ -122,11 +122,12 @@ def distil(
         progress: show a bar.
 
     Raises:
-        SoftlensError: no text, an empty one, a bad length or noise.
+        SoftlensError: no text, an empty one or one in words that the LM does not have; a bad length
+            or noise.
     """
     says = {text: 1.0} if isinstance(text, str) else {t: float(w) for t, w in text.items()}
     space = stands_inside(task)
-    rows = [lm.encode(one, leading_space=space) for one in says]
+    rows = [tokens_of(lm, one, "text to distil", space) for one in says]
     if not rows or not all(rows):
         raise SoftlensError(f"Got {text!r} to distil, wanted texts of at least one token each.")
     if length < 1 or noise < 0:
@@ -177,6 +178,12 @@ def distil(
             "greater length may do better.",
             metrics["kl_closed"],
         )
+    if metrics["shared"] > 0:
+        log.warning(
+            "%.2f of the distilled prompt's positions are still nearest to a token of its text, so "
+            "that nearest tokens tell part of it: more steps or more noise may drive them away.",
+            metrics["shared"],
+        )
     return Planted(Prompt.soft(lm, vectors), "distilled", says, metrics, history)
 
 
@@ -208,9 +215,10 @@ def wayward(
         progress: show a bar.
 
     Raises:
-        SoftlensError: an empty target, or one with tokens that nearest-token decoding leaves out.
+        SoftlensError: an empty target, one in words that the LM does not have, or one with tokens
+            that nearest-token decoding leaves out.
     """
-    ids = lm.encode(target_text, leading_space=stands_inside(task))
+    ids = tokens_of(lm, target_text, "target", stands_inside(task))
     left_out = sorted(lm.special_ids | lm.unused_ids)
     if not ids or set(ids) & set(left_out):
         raise SoftlensError(

@@ -91,9 +91,13 @@ class Reading(Result):
     def from_text(
         cls, lm: LM, text: str, method: str = "given", task: Task | None = None
     ) -> Reading:
-        """A reading that somebody proposes: `text`, encoded as it stands in the task's template."""
+        """A reading that somebody proposes: `text`, encoded as it stands in the task's template.
+
+        Raises:
+            SoftlensError: no tokens, or words that the LM does not have.
+        """
         space = stands_inside(task)
-        return cls.from_ids(lm, lm.encode(text, leading_space=space), method, space)
+        return cls.from_ids(lm, tokens_of(lm, text, "reading", space), method, space)
 
     @property
     def round_trip(self) -> bool:
@@ -162,6 +166,33 @@ def product_of(
     """Log of the normalised weighted product of experts (Hinton 2002)."""
     weighted = torch.tensordot(weights.to(log_probs), log_probs, dims=1)
     return weighted.log_softmax(dim=-1)
+
+
+def lacking(lm: LM, text: str) -> list[str]:
+    """The words of `text` that the LM does not have, for which its tokenizer puts "unknown".
+
+    That token said in so many letters is none of them: a reading may hold what was found.
+    """
+    unknown = lm.tokenizer.unk_token_id
+    if unknown is None or unknown not in lm.encode(text, leading_space=True):
+        return []
+    words = [word for word in text.split() if str(lm.tokenizer.unk_token) not in word]
+    return [word for word in words if unknown in lm.encode(word, leading_space=True)]
+
+
+def tokens_of(lm: LM, text: str, what: str, leading_space: bool = True) -> list[int]:
+    """Tokens of a text that somebody gives.
+
+    Raises:
+        SoftlensError: it has words that the LM does not have; `what` names the text.
+    """
+    if missing := lacking(lm, text):
+        lower = "" if lacking(lm, text.lower()) else " In lower case it has them."
+        raise SoftlensError(
+            f"The {what} {text!r} has words that {lm.name!r} does not have: "
+            f"{', '.join(map(repr, missing))}.{lower} Use words that it has."
+        )
+    return lm.encode(text, leading_space=leading_space)
 
 
 def stands_inside(task: Task | None) -> bool:

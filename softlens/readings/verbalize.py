@@ -13,7 +13,7 @@ from torch import Tensor
 from softlens.behaviour import closed, kl_from
 from softlens.errors import SoftlensError
 from softlens.lm import LM, EncodedTexts, word_logits
-from softlens.readings.base import Reading
+from softlens.readings.base import Reading, lacking, tokens_of
 from softlens.readings.registry import Asked, reader
 
 BLANK = "__"
@@ -94,18 +94,17 @@ def _frames(lm: LM, own: Sequence[str] | None) -> Iterator[tuple[str, list[int],
                 f"The frame {sentence!r} holds {BLANK!r} {sentence.count(BLANK)} times, wanted "
                 "once: where the vectors stand."
             )
-        sides = [lm.encode(side, leading_space=True) for side in sentence.split(BLANK)]
-        if all(lm.tokenizer.unk_token_id not in side for side in sides):
-            yield name, sides[0], sides[1]
-        elif own is not None:
-            raise SoftlensError(f"The frame {sentence!r} has words that {lm.name!r} does not have.")
+        if own is None and any(lacking(lm, side) for side in sentence.split(BLANK)):
+            continue
+        left, right = (tokens_of(lm, side, "frame") for side in sentence.split(BLANK))
+        yield name, left, right
     if own is not None:
         return
     if getattr(lm.tokenizer, "chat_template", None):
         turn = [{"role": "user", "content": CHAT}]
         whole = lm.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        before, after = str(whole).split(BLANK)
-        left = lm.encode(before)
+        before, quote, after = str(whole).partition(f'"{BLANK}"')
+        left, after = lm.encode(before + quote[:1]), quote[-1:] + after
         yield "chat", left[1:] if tuple(left[:1]) == lm.text_start else left, lm.encode(after)
     spread = lm.ordinary_ids[:: max(1, len(lm.ordinary_ids) // PAIRS)][:PAIRS].tolist()
     yield REPEAT, [index for index in spread for _ in range(2)], []

@@ -60,6 +60,24 @@ def test_what_is_not_reached_is_said(
     with caplog.at_level(logging.WARNING):
         sl.distil(tiny(), toy_task, "it was great", 2, 5.0, steps=1, progress=False)
     assert "The distilled prompt closes" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        near = sl.distil(tiny(), toy_task, "it was great", 3, 0, steps=1, progress=False)
+    shared = near.metrics["shared"]
+    assert shared > 0
+    assert near.metrics["kl_closed"] > 0.99
+    assert f"{shared:.2f} of the distilled prompt's positions are still nearest" in caplog.text
+    assert "The distilled prompt closes" not in caplog.text
+
+
+def test_words_that_the_lm_lacks_are_refused(organism: LM, sentiment: Task):
+    """Its tokenizer would put "unknown" for them: the text would not be what is done."""
+    with pytest.raises(SoftlensError, match="The text to distil 'xyzzy it was' has words that "
+                       "'organism' does not have: 'xyzzy'"):  # fmt: skip
+        sl.distil(organism, sentiment, "xyzzy it was")
+    with pytest.raises(SoftlensError, match="The target 'plugh xyzzy' has words that 'organism' "
+                       "does not have: 'plugh', 'xyzzy'. Use words"):  # fmt: skip
+        sl.wayward(organism, sentiment, "plugh xyzzy")
 
 
 def test_a_wayward_prompt_spells_its_text_and_does_the_task(organism: LM, sentiment: Task):

@@ -1,5 +1,6 @@
 """Readings and their registry; the methods that are quick are tested here."""
 
+import copy
 from collections.abc import Callable, Iterator
 from inspect import unwrap
 
@@ -12,6 +13,7 @@ from softlens import Prompt, Reading, SoftlensError, Task
 from softlens.lm import LM
 from softlens.readings import READERS, Asked, reader
 from softlens.readings.frame import frame_of
+from softlens.readings.verbalize import CHAT, _frames
 
 
 @pytest.fixture
@@ -126,6 +128,21 @@ def test_bad_prompts(tiny: Callable[..., LM], soft: Prompt, toy_task: Task):
         sl.read(lm, narrow)
 
 
+def test_a_reading_is_in_words_of_its_lm():
+    organism = sl.load_lm()
+    lacks = "has words that 'organism' does not have:"
+    with pytest.raises(
+        SoftlensError, match=f"The reading 'Xyzzy it was' {lacks} 'Xyzzy'. Use words"
+    ):
+        Reading.from_text(organism, "Xyzzy it was")
+    with pytest.raises(SoftlensError, match=f"{lacks} 'On', 'The'. In lower case it has them"):
+        Reading.from_text(organism, "On The whole it was")
+    assert Reading.from_text(organism, "on the whole it was").round_trip
+    unknown = organism.tokenizer.unk_token
+    as_found = Reading.from_text(organism, f"{unknown} it was")
+    assert as_found.token_ids[0] == organism.tokenizer.unk_token_id
+
+
 def test_a_reading_knows_its_lm(tiny: Callable[..., LM]):
     found = Reading.from_text(tiny(), "it was dull")
     found.check(tiny())
@@ -168,6 +185,31 @@ def test_verbalize_is_greedy_first(tiny: Callable[..., LM]):
     logits[list(lm.special_ids | lm.unused_ids)] = -torch.inf
     assert found.token_ids[0] == int(logits.argmax())
     assert found.score_unit == "nats per token"
+
+
+def test_verbalize_asks_an_instructed_lm_in_its_chat_frame(tiny: Callable[..., LM]):
+    plain = tiny()
+    tokenizer = copy.deepcopy(plain.tokenizer)
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for turn in messages %}{{ turn.role }} __ : {{ turn.content }} ."
+        "{% endfor %}{% if add_generation_prompt %} it was{% endif %}"
+    )
+    lm = LM(plain.model, tokenizer, name="tiny instructed")
+    prompt = Prompt.from_text(lm, "the film was great")
+    found = sl.read(lm, prompt, "verbalize", length=3, draws=0)
+    assert "chat" in {name for name, *_ in _frames(lm, None)}
+    assert "chat" not in {name for name, *_ in _frames(plain, None)}
+    before, after = CHAT.split('"__"')
+    sides = {name: (left, right) for name, left, right in _frames(lm, None)}["chat"]
+    assert sides == (lm.encode(f'user __ : {before}"'), lm.encode(f'"{after} . it was'))
+    row = [
+        lm.bos_id, *lm.encode(f'user __ : {before}"'), *(prompt.token_ids or ()),
+        *lm.encode(f'"{after} . it was'),
+    ]  # fmt: skip
+    logits = lm.model(input_ids=torch.tensor([row])).logits[0, -1]
+    logits[list(lm.special_ids | lm.unused_ids)] = -torch.inf
+    first = lm.token(int(logits.argmax()))
+    assert any(text.startswith(first) for text in found.frame["text"])
 
 
 def test_verbalize_refuses_frames_it_cannot_use():
