@@ -40,6 +40,7 @@ MEASURES = (
     "accuracy",
     "agreement",
     "kl_labels",
+    "kl_labels_worst",
     "kl_vocab",
     "kl_vocab_worst",
     "kl_closed",
@@ -47,8 +48,8 @@ MEASURES = (
     "label_mass",
 )
 """In the order of tables; KL in nats, the others in [0, 1] (shares closed at most 1)."""
-SHOWN = ("accuracy", "agreement", "kl_vocab", "kl_closed", "kl_labels_closed")
-"""Those of them that fit a terminal; the prompt's own distance from itself is left out."""
+SHOWN = tuple(measure for measure in MEASURES if measure != "label_mass")
+"""Those of them in the printed table; the prompt's own distance from itself is left out."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -265,7 +266,10 @@ def _numbers(domain: Domain, seen: Watched, drawn: Resamples) -> list[dict[str, 
         numbers = {
             "accuracy": accuracy,
             **{m: drawn.mean(of[m]) for m in ("agreement", "kl_labels", "kl_vocab")},
-            "kl_vocab_worst": (float(of["kl_vocab"].max()), float("nan"), float("nan")),
+            **{
+                f"{m}_worst": (float(of[m].max()), float("nan"), float("nan"))
+                for m in ("kl_labels", "kl_vocab")
+            },
             "kl_closed": drawn.closed(of["kl_vocab"], seen[EMPTY]["kl_vocab"]),
             "kl_labels_closed": drawn.closed(of["kl_labels"], seen[EMPTY]["kl_labels"]),
             "label_mass": drawn.mean(of["label_mass"]),

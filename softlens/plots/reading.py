@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NAMED = 6
 """Texts of a path that are written beside their points."""
+APART = 0.05
+"""Share of the picture's width or height by which numbers on a path keep apart."""
 INK, QUIET = COLOURS["soft prompt"], "0.6"
 
 
@@ -60,9 +62,15 @@ def _path(reading: "Reading", ax: Axes | None) -> Axes:
     nats = path["nats_per_token"].to_numpy()
     spread = np.linspace(nats[0], nats[-1], NAMED)
     pick = np.unique([int(np.abs(nats - place).argmin()) for place in spread])
+    # Differences of a hundredth are none: they shall not fill the picture.
+    top = float(frame["closed"].max())
+    bottom = min(float(path["closed"].min()), top - 0.1)
+    ax.set_ylim(bottom - 0.03, top + 0.03)
+    wide, high = np.ptp(frame["nats_per_token"]), top - bottom + 0.06
+    apart = _apart(np.stack([nats / (wide or 1), path["closed"].to_numpy() / high], axis=1), pick)
     # Written in a column of their own, numbered on the path: side by side they would overlap.
     lines = []
-    for number, row in enumerate(path.iloc[pick].itertuples(), 1):
+    for number, row in enumerate(path.iloc[apart].itertuples(), 1):
         ax.annotate(str(number), (row.nats_per_token, row.closed), xytext=(0, 6), fontsize=7,
                     textcoords="offset points", ha="center")  # fmt: skip
         lines.append(f"{number}  {_written(str(row.text))}")
@@ -71,10 +79,16 @@ def _path(reading: "Reading", ax: Axes | None) -> Axes:
     ax.legend(loc="lower left", bbox_to_anchor=(1.0, 0.6), fontsize=7.5)
     ax.set_xlabel("surprisal after BOS (nats per token)")
     ax.set_ylabel("share of KL closed")
-    # Differences of a hundredth are none: they shall not fill the picture.
-    top = float(frame["closed"].max())
-    ax.set_ylim(min(float(path["closed"].min()), top - 0.1) - 0.03, top + 0.03)
     return ax
+
+
+def _apart(places: np.ndarray, pick: np.ndarray) -> list[int]:
+    """Those of `pick` whose places keep apart from those before them."""
+    kept: list[int] = []
+    for index in pick:
+        if all(np.abs(places[index] - places[other]).max() >= APART for other in kept):
+            kept.append(int(index))
+    return kept
 
 
 def _written(text: str) -> str:

@@ -106,7 +106,15 @@ def test_the_frame_is_complete_and_shown(tiny: Callable[..., LM], soft: Prompt, 
     assert elsewhere["value"].isna().all()
     assert "of 20 test texts" in repr(found)
     assert "shuffled words" in found._repr_html_()
-    found.plot()
+    ax = found.plot()
+    drawn = {round(float(x), 6) for line in ax.lines for x in np.asarray(line.get_xdata())}
+    for domain in set(frame["domain"]):
+        for scored in ("reading", "random"):
+            assert round(found.interval("agreement", domain, scored)[0], 6) in drawn
+    worst = found.table.set_index(["domain", "scored"]).loc[("test", "reading")]
+    for measure in ("kl_labels_worst", "kl_vocab_worst"):
+        assert worst[measure] == number(found.interval(measure)[0])
+        assert found.interval(measure)[0] >= found.interval(measure.removesuffix("_worst"))[0]
     plt.close("all")
     with pytest.raises(SoftlensError, match="No 'accuracie' of 'reading'"):
         found.interval("accuracie")
