@@ -5,7 +5,13 @@
     python -m tests.benchmarks.bench_readings mixtures --seeds 20
     python -m tests.benchmarks.bench_readings wayward --seeds 10
     python -m tests.benchmarks.bench_readings readings --lm smollm2-135m --tasks reviews --seeds 5
+    python -m tests.benchmarks.bench_readings distilled --lm smollm2-135m --tasks reviews --seeds 5
+    python -m tests.benchmarks.bench_readings wayward --lm smollm2-135m --tasks reviews --seeds 5
     python -m tests.benchmarks.bench_readings report --seeds 3
+
+On an LM that is no organism, texts to distil are the tasks' readable prompts, and no grammar says
+what a reading asks for: the share of KL closed and agreement do. Without --tasks, the seed draws
+the organism's task of a distilled prompt (in the column "of").
 
 Each experiment keeps a table, one row a run, and a run that is there is not done again. Settings
 were tried on seeds 0 to 9; what is reported starts at 100.
@@ -38,8 +44,9 @@ NAMES_TASK = ("film", "movie", "review", "opinion", "rating", "rate", "quality",
 these words is in it."""
 
 
-def readings(lm: sl.LM, task: sl.Task, seed: int, mass: float) -> Iterator[Row]:
+def readings(lm: sl.LM, name: str, seed: int, mass: float) -> Iterator[Row]:
     """One soft prompt, read by each method, each reading tested."""
+    task = sl.load_task(name)
     run = sl.tune(lm, task, seed=seed, progress=False, mass=mass)
     found, seconds = [], []
     for method in METHODS:
@@ -89,36 +96,46 @@ TOLD = 0.1
 """Share of texts with another answer than the commonest, from which on a question is told apart."""
 
 
-def known_text(seed: int) -> tuple[str, str]:
-    """A task and one of its questions, any wording; by the seed alone."""
+DRAWN = "drawn"
+"""In place of a task: the seed draws one."""
+
+
+def known_text(lm: sl.LM, name: str, seed: int) -> tuple[sl.Task, str]:
+    """A task and a text for it: a question in any wording, off the organism a readable prompt."""
     rng = Random(f"distilled {seed}")
-    task = rng.choice(list(KINDS))
-    return task, rng.choice(grammar().questions[rng.choice(KINDS[task])]).text
+    if not speaks(lm):
+        task = sl.load_task(name)
+        return task, rng.choice(task.readable)
+    drawn = rng.choice(list(KINDS))
+    task = sl.load_task(drawn if name == DRAWN else name)
+    return task, rng.choice(grammar().questions[rng.choice(KINDS[task.name])]).text
 
 
-def distilled(lm: sl.LM, _: sl.Task, seed: int, mass: float) -> Iterator[Row]:
+def distilled(lm: sl.LM, name: str, seed: int, mass: float) -> Iterator[Row]:
     """One known text, distilled and read back by each method."""
-    name, said = known_text(seed)
-    task = sl.load_task(name)
+    task, said = known_text(lm, name, seed)
     made = sl.distil(lm, task, said, seed=seed, progress=False)
-    texts = lm.encode_texts(task.template, task.test.texts)
-    answers = log_answers(lm, [lm.encode(said)], texts)[0].argmax(dim=1)
+    texts = lm.encode_texts(task.template, task.test.texts, reserve=16, truncate=True)
+    ids = sl.Reading.from_text(lm, said, task=task).token_ids
+    answers = log_answers(lm, [ids], texts)[0].argmax(dim=1)
     telling = float((answers != answers.mode().values).float().mean())
+    asked = asks_for(said) if speaks(lm) else None
     for method in METHODS:
         began = time.perf_counter()
         found = sl.read(lm, made.prompt, method, task, seed=seed, progress=False)
         took = time.perf_counter() - began
         fit = sl.faithfulness(lm, task, made.prompt, found)
+        right = asks_for(found.text) == asked if asked else None
         yield {
             "method": method,
-            "of": name,
+            "of": task.name,
             "said": said,
             "text": found.shown,
-            "asked": asks_for(said),
-            "asks_for": asks_for(found.text) or "nothing",
+            "asked": asked,
+            "asks_for": asks_for(found.text) or "nothing" if asked else None,
             "telling": telling,
-            "right": asks_for(found.text) == asks_for(said),
-            "right_if_told": asks_for(found.text) == asks_for(said) if telling >= TOLD else None,
+            "right": right,
+            "right_if_told": right if telling >= TOLD else None,
             "distilled_closed": made.metrics["kl_closed"],
             "kl_closed": fit.kl_closed,
             "agreement": fit.agreement,
@@ -126,7 +143,7 @@ def distilled(lm: sl.LM, _: sl.Task, seed: int, mass: float) -> Iterator[Row]:
         }
 
 
-def mixtures(lm: sl.LM, _: sl.Task, seed: int, mass: float) -> Iterator[Row]:
+def mixtures(lm: sl.LM, _: str, seed: int, mass: float) -> Iterator[Row]:
     """Two or three questions with known weights, distilled; which weights come back."""
     rng = Random(f"mixture {seed}")
     count = rng.choice((2, 3))
@@ -183,10 +200,12 @@ LIES = (
 """Target texts: other questions, contradictions, loops."""
 
 
-def wayward(lm: sl.LM, task: sl.Task, seed: int, mass: float) -> Iterator[Row]:
+def wayward(lm: sl.LM, name: str, seed: int, mass: float) -> Iterator[Row]:
     """One lie: what it costs, and whether readings are taken in."""
-    lie = LIES[seed % len(LIES)]
-    plain = sl.tune(lm, task, length=len(lm.encode(lie)), seed=seed, mass=0.1, progress=False)
+    task, lie = sl.load_task(name), LIES[seed % len(LIES)]
+    length = sl.Reading.from_text(lm, lie, task=task).token_ids
+    mass = mass if lm.is_small else 0.0  # as `wayward` itself weighs it
+    plain = sl.tune(lm, task, length=len(length), seed=seed, mass=mass, progress=False)
     made = sl.wayward(lm, task, lie, seed=seed, progress=False)
     report = sl.report(
         lm, task, made.prompt, methods=["nearest", "matched"], seed=seed, progress=False
@@ -203,26 +222,40 @@ def wayward(lm: sl.LM, task: sl.Task, seed: int, mass: float) -> Iterator[Row]:
         "matched_text": rows.loc["matched", "reading"],
         "matched_closed": rows.loc["matched", "kl_closed"],
         "matched_passed": rows.loc["matched", "passed"],
-        "matched_follows": asks_for(str(rows.loc["matched", "reading"])) == asks_for(lie)
-        and asks_for(lie) is not None,
+        "matched_agreement": rows.loc["matched", "agreement"],
+        "matched_follows": _follows(lm, str(rows.loc["matched", "reading"]), lie),
         "seconds": report.seconds,
     }
 
 
-def report(lm: sl.LM, task: sl.Task, seed: int, mass: float) -> Iterator[Row]:
+def _follows(lm: sl.LM, text: str, lie: str) -> bool | None:
+    """Whether a reading asks for what the lie asks for; None where no grammar tells."""
+    if not speaks(lm):
+        return None
+    return asks_for(lie) is not None and asks_for(text) == asks_for(lie)
+
+
+def report(lm: sl.LM, name: str, seed: int, mass: float) -> Iterator[Row]:
     """Seconds of a whole report."""
+    task = sl.load_task(name)
     run = sl.tune(lm, task, seed=seed, progress=False, mass=mass)
     made = sl.report(lm, task, run.prompt, seed=seed, progress=False)
     yield {"method": "report", "passed": made.verdict.passed, "seconds": made.seconds}
 
 
-EXPERIMENTS: dict[str, Callable[[sl.LM, sl.Task, int, float], Iterator[Row]]] = {
+EXPERIMENTS: dict[str, Callable[[sl.LM, str, int, float], Iterator[Row]]] = {
     "readings": readings,
     "distilled": distilled,
     "mixtures": mixtures,
     "wayward": wayward,
     "report": report,
 }
+TASKS = {
+    "readings": ["topic", "sentiment", "witness"],
+    "report": ["topic", "sentiment", "witness"],
+    "distilled": [DRAWN],
+}
+"""Of each experiment on the organism; the others are of `sentiment`."""
 KEYS = ("lm", "task", "seed", "mass")
 
 
@@ -278,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--lm", default="organism")
-    parser.add_argument("--tasks", nargs="+", default=["topic", "sentiment", "witness"])
+    parser.add_argument("--tasks", nargs="+")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=100, help="settings were tried on 0 to 9")
     weights = "weights of -log label mass that soft prompts are trained with"
@@ -290,7 +323,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = EXPERIMENTS[given.experiment]
     store = given.store / f"{given.experiment}.csv"
     rows = pd.read_csv(store) if store.is_file() else pd.DataFrame(columns=list(KEYS))
-    tasks = given.tasks if given.experiment in ("readings", "report") else ["sentiment"]
+    tasks = given.tasks or TASKS.get(given.experiment, ["sentiment"])
+    if not speaks(lm) and (given.experiment == "mixtures" or not given.tasks):
+        parser.error("an LM that is no organism needs --tasks, and has no mixtures of questions")
     masses = given.masses if given.experiment in ("readings", "report") else [0.1]
     done = set(rows[list(KEYS)].itertuples(index=False, name=None))
     for task in tasks:
@@ -299,10 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 key = (lm.name, task, seed, mass)
                 if key in done:
                     continue
-                new = [
-                    dict(zip(KEYS, key, strict=True)) | row
-                    for row in run(lm, sl.load_task(task), seed, mass)
-                ]
+                new = [dict(zip(KEYS, key, strict=True)) | row for row in run(lm, task, seed, mass)]
                 fresh = pd.DataFrame(new)
                 rows = fresh if rows.empty else pd.concat([rows, fresh], ignore_index=True)
                 files.write_atomic(store, rows.to_csv(index=False).encode())
