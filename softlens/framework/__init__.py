@@ -3,8 +3,9 @@
 from softlens.framework.criterion import Criterion, Verdict
 from softlens.framework.faithfulness import Faithfulness, faithfulness, faithfulness_all
 from softlens.framework.gauges import GAUGES, gauge, gauges
+from softlens.framework.page import load_report
 from softlens.framework.planted import Planted, distil, wayward
-from softlens.framework.report import Report, load_report, report
+from softlens.framework.report import Report, report
 from softlens.framework.scrutability import Scrutability, scrutability
 
 __all__ = [

@@ -208,8 +208,9 @@ def _faithful(fit: Faithfulness, c: Criterion) -> list[dict[str, Any]]:
     agreement, least, _ = fit.interval("agreement")
     accuracy = abs(fit.interval("accuracy", scored=PROMPT)[0] - fit.accuracy_reading)
     known = set(fit.frame["domain"])
-    elsewhere = [fit.interval("kl_closed", d) for d in (OTHER, SHUFFLED) if d in known]
-    worst = min((one for one in elsewhere if not math.isnan(one[0])), default=(math.nan,) * 3)
+    elsewhere = [(*fit.interval("kl_closed", d), d) for d in (OTHER, SHUFFLED) if d in known]
+    known_ones = [one for one in elsewhere if not math.isnan(one[0])]
+    worst = min(known_ones, default=(math.nan, math.nan, math.nan, ""))
     return [
         _clause(name, "says what the prompt does (KL)", 1 - low, c.epsilon,
                 f"gap {1 - closed:.3f}, at most {1 - low:.3f}"),
@@ -218,7 +219,7 @@ def _faithful(fit: Faithfulness, c: Criterion) -> list[dict[str, Any]]:
         _clause(name, "is as accurate", accuracy, c.epsilon,
                 f"{fit.accuracy_reading:.3f}, prompt {fit.accuracy_prompt:.3f}"),
         _clause(name, "also on other texts", 1 - worst[1], c.epsilon_elsewhere,
-                f"gap {1 - worst[0]:.3f}, at most {1 - worst[1]:.3f}"),
+                f"gap {1 - worst[0]:.3f} on {worst[3]}, at most {1 - worst[1]:.3f}"),
     ]  # fmt: skip
 
 

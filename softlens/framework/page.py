@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from softlens.display import number, show_text
+from softlens.errors import SoftlensError
 from softlens.framework.criterion import Verdict
 
 if TYPE_CHECKING:
@@ -172,3 +175,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def load_report(path: str | Path) -> dict[str, Any]:
+    """The numbers of a saved ``.json`` report; no LM is needed.
+
+    Raises:
+        SoftlensError: there is no report of softlens at `path`.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if record["format"] != "softlens.report":
+            raise KeyError("format")
+    except (OSError, ValueError, KeyError, TypeError) as reason:
+        raise SoftlensError(
+            f"No report of softlens at {path} ({type(reason).__name__}). Give a .json file that "
+            "report.save wrote."
+        ) from reason
+    return record

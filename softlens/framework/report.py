@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -22,10 +21,12 @@ from softlens.evaluation import evaluate
 from softlens.framework import page
 from softlens.framework.criterion import Criterion, Verdict, judged
 from softlens.framework.faithfulness import Faithfulness, faithfulness_all, with_interval
-from softlens.framework.scrutability import Scrutability, scrutability
+from softlens.framework.scrutability import Scrutability, judge_of, scrutability
+from softlens.framework.texts import OTHER
 from softlens.lm import LM
-from softlens.prompts import LMName, Prompt
+from softlens.prompts import LMName, Prompt, PromptLike, as_prompt
 from softlens.readings import READERS, Reading, read
+from softlens.readings.base import stands_inside
 from softlens.readings.frame import frame_of
 from softlens.surprisal import Surprisal, surprisal
 from softlens.tasks import Task
@@ -177,11 +178,11 @@ class Report(Result):
 def report(
     lm: LM,
     task: Task,
-    prompt: Prompt,
+    prompt: Prompt | str | PromptLike,
     *,
     methods: Sequence[str] | None = None,
     readings: Sequence[Reading | str] = (),
-    judge: LM | None = None,
+    judge: LM | str | None = None,
     criterion: Criterion | None = None,
     texts: int = 512,
     other: Task | Sequence[str] | None = None,
@@ -194,10 +195,10 @@ def report(
     Args:
         lm: the LM the prompt was made for.
         task: what it is for.
-        prompt: the prompt.
+        prompt: the prompt; or a text, a `Run`, a `Reading` (the tokens it found).
         methods: of reading, as `softlens.reading_methods` lists them; None: all that apply.
         readings: further ones: made before, or texts of your own.
-        judge: a second LM for the gauges that need one; None as in `scrutability`.
+        judge: a second LM for the gauges that need one, or its name; None as in `scrutability`.
         criterion: epsilon and delta; `Criterion`'s own unless given.
         texts: test texts at most.
         other: texts off the training distribution, as in `faithfulness`.
@@ -209,6 +210,8 @@ def report(
         SoftlensError: whatever reading, faithfulness or scrutability refuse.
     """
     began, notes = time.perf_counter(), []
+    prompt = as_prompt(lm, prompt, stands_inside(task))
+    judge = judge_of(lm, judge)
     chosen = list(READERS) if methods is None else list(methods)
     if not chosen and not readings:
         raise SoftlensError(
@@ -234,7 +237,9 @@ def report(
     found = _named_apart((*found, *claims))
     faithful = tuple(faithfulness_all(lm, task, prompt, found, texts=texts, other=other, seed=seed))
     gauged = tuple(scrutability(lm, task, reading, judge) for reading in found)
-    if gauged[0].judge is None:
+    if OTHER not in set(faithful[0].frame["domain"]):
+        notes.append("No texts of another kind: pass other=, a task or texts, to test on them too.")
+    if judge is None:
         notes.append("No judge: pass judge=, another LM, for the gauges that need one.")
     elif gauged[0].judged_by_itself:
         notes.append(
@@ -280,21 +285,3 @@ def _named_apart(readings: Sequence[Reading]) -> tuple[Reading, ...]:
         method = reading.method if times == 1 else f"{reading.method} {times}"
         named.append(replace(reading, method=method))
     return tuple(named)
-
-
-def load_report(path: str | Path) -> dict[str, Any]:
-    """The numbers of a saved ``.json`` report; no LM is needed.
-
-    Raises:
-        SoftlensError: there is no report of softlens at `path`.
-    """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        if record["format"] != "softlens.report":
-            raise KeyError("format")
-    except (OSError, ValueError, KeyError, TypeError) as reason:
-        raise SoftlensError(
-            f"No report of softlens at {path} ({type(reason).__name__}). Give a .json file that "
-            "report.save wrote."
-        ) from reason
-    return record

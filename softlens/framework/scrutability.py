@@ -106,7 +106,7 @@ def _in_words(value: Value) -> str:
 
 
 def scrutability(
-    lm: LM, task: Task, reading: Reading | str, judge: LM | None = None
+    lm: LM, task: Task, reading: Reading | str, judge: LM | str | None = None
 ) -> Scrutability:
     """Gauge how far a person could understand and check `reading`.
 
@@ -114,8 +114,8 @@ def scrutability(
         lm: the LM that was tuned.
         task: its test texts are what label mass and transfer are measured on.
         reading: of `sl.read`, or a text of your own. Of a mixture the heaviest text is gauged.
-        judge: another LM, which no tuner saw. None: the bundled judge for the bundled organism,
-            else none, and the gauges that need one are None.
+        judge: another LM, which no tuner saw, or its name as `load_lm` takes it. None: the bundled
+            judge for the bundled organism, else none, and the gauges that need one are None.
 
     Raises:
         SoftlensError: a reading of another LM; a judge for which a label word is not one token
@@ -123,7 +123,7 @@ def scrutability(
     """
     claim = Reading.from_text(lm, reading, task=task) if isinstance(reading, str) else reading
     claim.check(lm)
-    judge = judge if judge is not None else default_judge(lm)
+    judge = judge_of(lm, judge)
     check_judge(lm, task, judge)
     versions = [(TOKENS, claim.token_ids)]
     if not claim.round_trip:
@@ -164,13 +164,29 @@ def _rows(scored: str, values: dict[str, Value]) -> list[dict[str, Any]]:
     ]
 
 
-def default_judge(lm: LM) -> LM | None:
-    """The bundled judge for the bundled organism; no other LM has one by default."""
-    if lm.name != "organism" or not speaks(lm):
-        return None
-    if "judge" not in lm.memo:
-        lm.memo["judge"] = load_lm("organism-judge")
-    return lm.memo["judge"]
+def judge_of(lm: LM, given: LM | str | None) -> LM | None:
+    """The judge that is meant: an LM, or one by its name.
+
+    None is the bundled judge for the bundled organism; no other LM has one by default.
+
+    Raises:
+        SoftlensError: something else; a name that `load_lm` does not know.
+    """
+    if given is None:
+        if lm.name != "organism" or not speaks(lm):
+            return None
+        given = "organism-judge"
+    if isinstance(given, str):
+        key = ("judge", given)
+        if key not in lm.memo:
+            lm.memo[key] = load_lm(given)
+        return lm.memo[key]
+    if not isinstance(given, LM):
+        raise SoftlensError(
+            f"Got a {type(given).__name__} as the judge, wanted an LM of softlens.load_lm, or the "
+            "name of one."
+        )
+    return given
 
 
 def check_judge(lm: LM, task: Task, judge: LM | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softlens.framework.scrutability import check_judge, default_judge
+from softlens.framework.scrutability import check_judge, judge_of
 from softlens.lm import LM
 from softlens.sweeps.cells import make_cells
 from softlens.sweeps.estimate import Estimate, estimate, forecast, in_words
@@ -98,7 +98,7 @@ def sweep(
             need more memory than there is.
         MissingExtraError: a client is given, and dask.distributed is not there.
     """
-    gauges_judge = judge if judge is not None else default_judge(lm)
+    gauges_judge = judge_of(lm, judge)
     check_judge(lm, task, gauges_judge)
     task.answer_ids(lm)
     cells = make_cells(lm, task, methods, proxies, seeds, lengths, judge, gauges_judge, options)

@@ -6,18 +6,23 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import unwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import softlens as sl
 from softlens import Criterion, Prompt, Reading, SoftlensError, Task
 from softlens.framework.criterion import judged
+from softlens.framework.scrutability import judge_of
 from softlens.lm import LM, token_surprisal
 from softlens.people import real_spans
+from softlens.plots.reading import _apart
+from softlens.plots.tested import TOP
 
 QUICK = {"matched": {"evaluations": 6000}}
 
@@ -290,6 +295,22 @@ def test_plots(made: sl.Report):
     plt.close("all")
 
 
+def test_small_gaps_are_seen_and_great_ones_are_arrows(made: sl.Report):
+    curve = pd.concat([made.verdict.curve, made.verdict.curve.tail(1).assign(epsilon=7.0)])
+    ax = replace(made.verdict, curve=curve).plot()
+    assert ax.get_yscale() == "symlog"
+    tops = [places[1] for dots in ax.collections for places in np.asarray(dots.get_offsets())]
+    assert sorted(tops) == pytest.approx(sorted(curve["epsilon"].clip(upper=TOP)))
+    line = max(ax.lines, key=lambda one: len(one.get_xdata()))
+    assert line.get_zorder() > max(dots.get_zorder() for dots in ax.collections)
+    plt.close("all")
+
+
+def test_numbers_on_a_path_keep_apart():
+    places = np.array([[0, 0], [0.01, 0.5], [0.02, 0.51], [0.5, 0.5], [0.54, 0.5], [0.56, 0.5]])
+    assert _apart(places, np.arange(6)) == [0, 1, 3, 5]
+
+
 def test_a_lie_is_found_out(organism: LM, sentiment: Task):
     """A wayward prompt: its nearest tokens fail, and `matched` does not follow them."""
     lie = "this story is mainly about"
@@ -326,6 +347,39 @@ def test_texts_that_do_not_fit_are_cut(
     made = sl.report(lm, task, prompt, methods=["nearest"], progress=False)
     assert made.faithfulness[0].n == len(texts)
     assert len(made.views[2].frame) == length
+
+
+def test_what_is_off_the_distribution_is_named(
+    organism: LM, sentiment: Task, known: Prompt, tiny: Callable[..., LM], toy_task: Task
+):
+    fit = sl.faithfulness(organism, sentiment, known, "near the end it was")
+    gaps = {d: 1 - fit.interval("kl_closed", d)[0] for d in ("other task", "shuffled words")}
+    worse = max(gaps, key=lambda domain: gaps[domain])
+    verdict = verdict_on(organism, sentiment, known, "near the end it was")
+    evidence = verdict.frame.set_index("clause").loc["also on other texts", "evidence"]
+    assert f"gap {gaps[worse]:.3f} on {worse}, at most" in evidence
+    lm, prompt = tiny(), Prompt.from_text(tiny(), "it was")
+    alone = sl.report(lm, toy_task, prompt, methods=["nearest"], progress=False)
+    assert "No texts of another kind: pass other=" in repr(alone)
+    assert "on shuffled words" in repr(alone)
+    others = [f"{text} and dull" for text in toy_task.train.texts]
+    tested = sl.report(lm, toy_task, prompt, methods=["nearest"], other=others, progress=False)
+    assert "No texts of another kind" not in repr(tested)
+
+
+def test_a_text_and_the_name_of_a_judge_will_do(organism: LM, sentiment: Task):
+    text, readings = "all in all it was", ["on the whole it was"]
+    made = sl.report(organism, sentiment, text, methods=[], readings=readings,
+                     judge="organism-judge", progress=False)  # fmt: skip
+    assert made.scrutability[0].judge == "organism-judge"
+    assert made.length == len(organism.encode(text))
+    assert made.verdict.passed
+    with pytest.raises(SoftlensError, match="Got a int as the judge, wanted an LM"):
+        unwrap(judge_of)(organism, 3)
+    with pytest.raises(SoftlensError, match="no-such-judge"):
+        sl.report(organism, sentiment, text, methods=[], readings=readings, judge="no-such-judge")
+    with pytest.raises(SoftlensError, match="Got a int, wanted a Prompt, a text"):
+        unwrap(sl.report)(organism, sentiment, 3, methods=[], readings=readings)
 
 
 def test_bad_input(tiny: Callable[..., LM], toy_task: Task):
