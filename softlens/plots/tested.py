@@ -76,7 +76,7 @@ def plot_faithfulness(found: Sequence["Faithfulness"], ax: Axes | None = None) -
         ax.set_yticks(range(len(rows)), labels, fontsize=8)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_xlim(FLOOR - 0.03, 1.03)
-        ax.set_xlabel("share of KL closed (0: as no prompt, 1: as the prompt); hollow: agreement")
+        ax.set_xlabel("share of KL closed (0: no prompt, 1: the prompt); hollow: agreement")
         ax.legend(fontsize=7.5, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3,
                   handletextpad=0.1, columnspacing=1.0)  # fmt: skip
         sns.despine(ax=ax)

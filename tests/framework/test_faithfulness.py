@@ -12,6 +12,7 @@ from scipy.stats import bootstrap
 import softlens as sl
 from softlens import Prompt, Reading, SoftlensError, Task
 from softlens.controls import random_prompts
+from softlens.display import number
 from softlens.framework.faithfulness import MEASURES
 from softlens.lm import LM
 from softlens.statistics import Resamples
