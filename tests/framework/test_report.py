@@ -69,7 +69,7 @@ def test_the_right_reading_passes(organism: LM, sentiment: Task, known: Prompt):
         ("near the end it was", {"gives the same answers"}),
         ("this story is mainly about", {"says what the prompt does (KL)", "is as accurate"}),
         ("great great great great great", {"does not name the answer", "does not loop"}),
-        ("oscar lawyer waits it was", {"is as fluent as real text"}),
+        ("oscar lawyer summit it was", {"is as fluent as real text"}),
     ],
 )
 def test_wrong_readings_fail_where_they_are_wrong(

@@ -93,7 +93,7 @@ def test_on_the_organism_the_grammar_speaks():
     assert right.asks_for == "person:critic"
     assert right.judge == "organism-judge"
     assert right.transfer_accuracy > 0.9
-    alias = sl.scrutability(organism, task, "oscar lawyer waits it was")
+    alias = sl.scrutability(organism, task, "oscar lawyer summit it was")
     assert alias.grammatical is False
     assert alias.asks_for == "nothing"
     assert alias.max_surprisal > right.max_surprisal
