@@ -21,16 +21,21 @@
 # `make figures LM=gpt2 TASK=sst2` those that need no organism on another LM. Each comes as PDF, PNG,
 # CSV of what is drawn, and a caption.
 #
-# **What you see below are quick drawings**: one task, two seeds, few steps and texts, so that the page
-# runs in a minute. They show what each figure looks like and that the whole chain works. Their
-# numbers are not to be believed, the captions say so too, and the claims are about the full ones.
+# Where `make figures` has left its folder, the page shows what is in it. Elsewhere it makes **quick
+# drawings**: one task, two seeds, few steps and texts, so that it runs in a minute. Those show what
+# each figure looks like and that the whole chain works; their captions say that their numbers are not
+# to be believed, and the claims here are about the full ones.
 
 # %%
 from pathlib import Path
 
 from softlens.figures import FIGURES, Ground, show
 
-ground = Ground(Path("runs/figures"), task_names=("sentiment",), quick=True)
+full, quick = (
+    Ground(Path("../figures")),
+    Ground(Path("runs/figures"), task_names=("sentiment",), quick=True),
+)
+ground = full if (full.folder / "soft_vs_nearest.md").is_file() else quick
 for figure in sorted(FIGURES.values(), key=lambda figure: figure.number):
     print(f"{figure.number:>2}  {figure.name:<22} {figure.title}")
 
@@ -97,7 +102,7 @@ show(ground, "over_optimisation")
 # **Claim.** Readings that watch what a prompt does are more faithful than those that look at its
 # vectors. **For**: three kinds of texts, and random texts beside them. **Against**: they are given
 # unlabelled texts of the task, and on texts of another task much of the lead may be gone. The search
-# has a budget (here a tiny one, and it shows).
+# has a budget (a tiny one in quick drawings, and it shows).
 
 # %%
 show(ground, "reading_faithfulness")
@@ -142,14 +147,20 @@ show(ground, "transfer")
 # %% [markdown]
 # ## 13. A real LM
 #
-# Drawn from the finished runs that the library carries, not from this page's: `make figures-real` goes
-# on with them, `make figures` draws what is there and says what is missing.
-#
+# **Claim (open).** The methods lie as they do on the organism: PEZ far to the right, what is drawn from
+# the LM itself to the left. **For**: another LM, pretrained, and texts that people wrote. **Against**: the
+# caption counts the finished runs, which are few; the front is a bound, and nobody knows the truth.
+# The runs are those that the library carries; `make figures-real` goes on with them.
+
+# %%
+show(ground, "tradeoff_real")
+
+# %% [markdown]
 # ## 14. Proxies compared
 #
 # **Claim.** A proxy that is better optimised is not a better proxy. **For**: the same weight, method and
 # seeds. **Against**: one weight, which suits no two proxies equally. (The full figure has six proxies,
-# this one fewer.)
+# a quick one fewer.)
 
 # %%
 show(ground, "proxies_compared")

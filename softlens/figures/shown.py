@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from softlens.figures.base import Ground, draw
+from softlens.figures.base import FIGURES, Ground, LeftOutError, draw
 
 WIDTH, COLOURS = 760, 160
 """Pixels across, and colours kept: drawings need few, and a page of them stays small."""
@@ -18,14 +18,20 @@ WIDTH, COLOURS = 760, 160
 class Shown:
     """A drawn figure. It shows itself in a notebook."""
 
-    picture: Path
-    """Its PNG."""
+    picture: Path | None
+    """Its PNG; None where it is left out."""
     caption: str
-    """Markdown."""
+    """Markdown; where it is left out, why."""
 
     @property
     def small(self) -> bytes:
-        """The PNG for a page: at most `WIDTH` pixels across."""
+        """The PNG for a page: at most `WIDTH` pixels across.
+
+        Raises:
+            LeftOutError: there is none.
+        """
+        if self.picture is None:
+            raise LeftOutError(self.caption)
         with Image.open(self.picture) as opened:
             picture = opened.convert("RGB")
         share = min(1.0, WIDTH / picture.width)
@@ -44,17 +50,23 @@ class Shown:
         from IPython.display import Image as Picture
         from IPython.display import Markdown, display
 
-        display(Picture(data=self.small), Markdown(self.caption))
+        if self.picture is not None:
+            display(Picture(data=self.small))
+        display(Markdown(self.caption))
 
 
 def show(ground: Ground, name: str) -> Shown:
-    """A figure of `ground`, drawn if it is not there yet.
+    """A figure of `ground`, drawn if it is not there yet; where it cannot be drawn, why.
 
     Raises:
-        LeftOutError: it cannot be drawn on this ground.
         SoftlensError: there is no such figure.
     """
     paths = [ground.folder / f"{name}{suffix}" for suffix in (".png", ".md")]
     if not all(path.is_file() for path in paths):
-        draw(ground, name)
+        try:
+            draw(ground, name)
+        except LeftOutError as reason:
+            figure = FIGURES[name]
+            why = f"**Figure {figure.number}: {figure.title}.** Left out: {reason}."
+            return Shown(None, why)
     return Shown(paths[0], paths[1].read_text(encoding="utf-8").strip())
