@@ -14,7 +14,9 @@ from softlens.statistics import mean_interval
 from softlens.tradeoff import BOUND, fronts, hard_runs, price_split, reference
 
 TICKS = (0, 1, 2, 4, 7, 11, 16, 22)
-"""Nats per token at about equal distances on a square-root scale."""
+"""Nats per token at about equal distances on a square-root scale ..."""
+FAR = 6.0
+"""... which is drawn where there are runs so surprising."""
 PARTS = {
     "price_of_interpretability": ("price of interpretability", "#009E73"),
     "price_of_optimiser": ("price of the optimiser", "#D55E00"),
@@ -54,7 +56,6 @@ def plot_tradeoff(table: Any, ax: Any = None, gold: pd.DataFrame | None = None) 
                               label="soft prompts (mean)")  # fmt: skip
             _tradeoff(panel, *of)
             panel.set_title(task)
-            panel.set_xlabel("surprisal (nats per token,\nsquare-root scale)")
         axes[0].set_ylabel("test accuracy")
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
     return axes if len(axes) > 1 else axes[0]
@@ -87,10 +88,14 @@ def _tradeoff(ax: Axes, runs: pd.DataFrame, steps: pd.DataFrame, best: pd.DataFr
     for column, (label, dashes) in REFERENCES.items():
         if column in runs:
             ax.axhline(runs[column].mean(), color="0.45", lw=0.8, ls=dashes, label=label, zorder=0)
-    # Sentences lie within the first nats and word salad far out: both need room.
-    ax.set_xscale("function", functions=(_root, np.square))
+    label = "surprisal (nats per token)"
+    if ends > FAR:
+        # Sentences lie within the first nats and word salad far out: both need room.
+        ax.set_xscale("function", functions=(_root, np.square))
+        ax.set_xticks([tick for tick in TICKS if tick <= ends])
+        label = "surprisal (nats per token,\nsquare-root scale)"
+    ax.set_xlabel(label)
     ax.set_xlim(0, ends)
-    ax.set_xticks([tick for tick in TICKS if tick <= ends])
     ax.set_ylim(-0.03, 1.05)
     sns.despine(ax=ax)
 
