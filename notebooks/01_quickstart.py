@@ -22,7 +22,7 @@
 # nearest. In this notebook we train one on a real language model and real texts, read it that way,
 # and then do what is usually left out: we try the reading.
 #
-# Everything here is small, so that the whole notebook runs in about a minute on two cores. The
+# Everything here is small, so that the whole notebook runs in one to two minutes on two cores. The
 # figure that `make figures` draws repeats it with all texts and three seeds.
 
 # %%
