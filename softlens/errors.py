@@ -30,10 +30,15 @@ def whole(name: str, got: Any, most: int, why: str) -> int:
     Raises:
         SoftlensError: it is none; `why` says what the bounds are.
     """
-    try:
-        number = operator.index(got)
-    except TypeError:
-        number = 0
-    if not 1 <= number <= most:
+    if not is_whole(got) or not 1 <= got <= most:
         raise SoftlensError(f"Got {name}={got!r}, wanted a whole number from 1 to {most}: {why}.")
-    return number
+    return int(got)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether something is a whole number, of Python, numpy or torch; True and False are none."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)

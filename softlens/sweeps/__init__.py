@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 WORTH_A_FORECAST = 5
 """Runs on a large LM before which it is worth a minute to measure what they will take."""
+LONG_SECONDS = 600
+"""From which on a forecast is a warning, which is seen without any set-up of logging."""
 
 
 def say_forecast(costs: pd.DataFrame, workers: int) -> None:
@@ -41,10 +43,6 @@ def say_forecast(costs: pd.DataFrame, workers: int) -> None:
     by = f" on {workers} workers as fast as this process" if workers > 1 else ""
     say = log.warning if costs["seconds"].sum() / workers > LONG_SECONDS else log.info
     say("%d runs: about %s%s (each: %s).", costs["cells"].sum(), whole, by, told)
-
-
-LONG_SECONDS = 600
-"""From which on a forecast is a warning, which is seen without any set-up of logging."""
 
 
 def sweep(

@@ -1,15 +1,15 @@
 """Arguments of `tune` that are no numbers, or no weights: said before anything is computed."""
 
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
-from softlens.errors import SoftlensError
+from softlens.errors import SoftlensError, is_whole
 
 
 def check_whole(name: str, value: Any, example: str) -> None:
     """Raise a `SoftlensError` unless `value` is a whole number."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if not is_whole(value):
         raise SoftlensError(f"Got {name}={value!r}, wanted a whole number, as {example}.")
 
 
