@@ -53,6 +53,13 @@ def tradeoff_rlprompt(ground: Ground) -> Drawn:
     )  # fmt: skip
 
 
+def prices(split: pd.DataFrame) -> str:
+    """Each method's two prices, the means over all of its runs, as captions say them."""
+    parts = ["price_of_interpretability", "price_of_optimiser"]
+    means = split.groupby("method", sort=False)[parts].mean()
+    return "; ".join(f"{m} {one:.2f} and {other:.2f}" for m, one, other in means.itertuples())
+
+
 @figure(4, "The price taken apart")
 def price_apart(ground: Ground) -> Drawn:
     """What being readable costs, and what the optimiser costs."""
@@ -62,10 +69,6 @@ def price_apart(ground: Ground) -> Drawn:
     parts = ["gap", "price_of_interpretability", "price_of_optimiser"]
     by = ["task", "method", "weight"]
     means = pd.concat([mean_interval(split, by, part).assign(part=part) for part in parts])
-    total = split.groupby("method", sort=False)[parts[1:]].mean()
-    says = "; ".join(
-        f"{method} {row.iloc[0]:.2f} and {row.iloc[1]:.2f}" for method, row in total.iterrows()
-    )
     reference = split["reference"].iloc[0]
     above = ""
     if (split["price_of_optimiser"] < -1e-9).any():
@@ -77,7 +80,7 @@ def price_apart(ground: Ground) -> Drawn:
         "surprisal) and the price of the optimiser (the rest: what could be had at that surprisal "
         "and was not found). Bars are means over seeds, points the gaps of the runs, lines their "
         f"intervals. {above}"
-        f"Mean over tasks, weights and seeds (interpretability and optimiser): {says}. "
+        f"Mean over tasks, weights and seeds (interpretability and optimiser): {prices(split)}. "
         + ("" if reference == "gold front" else "The price of the optimiser is at least this. ")
         + ground.stated()
     )

@@ -9,6 +9,7 @@ from softlens.catalogue import load_task
 from softlens.errors import SoftlensError
 from softlens.figures.base import Drawn, Ground, LeftOutError, figure
 from softlens.figures.behaviours import where_they_part
+from softlens.figures.fronts import prices
 from softlens.goodhart import overoptimisation
 from softlens.oddities import oddities
 from softlens.sweeps import Sweep, load_sweep
@@ -69,12 +70,6 @@ def tradeoff_real(ground: Ground) -> Drawn:
 
 def claims(found: Sweep) -> str:
     """The price taken apart, odd behaviours and over-optimisation, in sentences with numbers."""
-    split = price_split(found)
-    parts = ["price_of_interpretability", "price_of_optimiser"]
-    price = "; ".join(
-        f"{method} {row.iloc[0]:.2f} and {row.iloc[1]:.2f}"
-        for method, row in split.groupby("method", sort=False)[parts].mean().iterrows()
-    )
     counts = oddities(found).counts(["method"])
     shown = counts[counts["shown"] > 0]
     odd = "; ".join(
@@ -83,7 +78,7 @@ def claims(found: Sweep) -> str:
     )
     says = [
         "Price of interpretability and (at least) of the optimiser, the mean of all runs: "
-        f"{price}.",
+        f"{prices(price_split(found))}.",
         f"Odd behaviour by the rules of figure 5: {odd or 'none'}.",
     ]
     try:
