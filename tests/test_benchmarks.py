@@ -1,10 +1,12 @@
 """What the benchmarks of the tuners call passing, on rows made by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+import softlens as sl
 from tests.benchmarks import bench_real, bench_tuners
 
 
@@ -77,6 +79,19 @@ def test_soft_prompts_of_other_options_are_not_compared_with():
     assert table["passed_raw"].tolist()[:2] == [True, False]
     assert table["passed"].isna().tolist() == [False, False, True]
     assert bench_real.shares(table)["passed"].isna().tolist() == [False, False, True]
+
+
+def test_runs_of_a_sweep_are_judged_as_runs_of_the_benchmark_are(tmp_path: Path):
+    organism, task, options = sl.load_lm(), sl.load_task("topic"), {"evaluations": 2_000}
+    sl.sweep(
+        organism, task, ["sample", "soft"], seeds=[1], store=tmp_path, progress=False,
+        options={"sample": options, "soft": {"steps": 1}},
+    )  # fmt: skip
+    swept = bench_real.swept(organism, tmp_path).set_index("method")
+    assert swept.loc["soft"].isna().sum() == 5  # what only a text has
+    run = bench_real.one(organism, "sample", "topic", 1, "perplexity", 0.0, "evaluations=2000")
+    for name in swept.columns.drop(["seconds", "options", "proxy"]):
+        assert swept.loc["sample", name] == pytest.approx(run[name], abs=1e-5), name
 
 
 def test_the_organisms_table_has_intervals_and_the_limit_of_each_task():

@@ -1,6 +1,9 @@
 """Every tuner on the real LM and real texts, where nobody knows which prompts are right.
 
     python -m tests.benchmarks.bench_real --methods soft tandem sample beam --seeds 5 --threads 2
+    python -m tests.benchmarks.bench_real --sweep data/real_runs
+
+The second runs nothing: it judges the runs of a sweep's store by the same rules.
 
 A prompt is *readable* if it holds no label word and whole words only, costs at most 3 nats per
 token after real texts and at least .2 less there than without them, and answers no more than nine
@@ -36,6 +39,11 @@ from tests.benchmarks.bench_tuners import KEYS, literal
 NATS, RELEVANCE, ACCURACY = 3.0, -0.2, 0.02
 TENTH, QUARTER_OF_EVEN, MOST = 0.1, 0.25, 0.9
 EVALUATIONS = 150 * 32 * 3
+SWEPT = (
+    "method", "task", "seed", "proxy", "weight", "accuracy", "label_mass", "least_share",
+    "most_share", "evaluations", "seconds",
+)  # fmt: skip
+"""Columns of a sweep's table that are read as they are."""
 LINKS = re.compile(
     r"\b(is|was|are|were|be|been|being|seem(s|ed)|feels|felt|look(s|ed)|sound(s|ed)|so|very|really"
     r"|quite|pretty|just|simply|absolutely|truly|how)$"
@@ -79,16 +87,34 @@ def one(
         return row
     ids = run.prompt.token_ids
     assert ids is not None
+    return row | gauges(lm, task, ids, run.text)
+
+
+def gauges(lm: sl.LM, task: sl.Task, ids: Sequence[int], text: str) -> dict[str, object]:
+    """What decides whether a text is readable, and whether a reader finds it on task."""
     texts = lm.encode_texts(task.template, task.train.texts[:32])
     after = float(token_surprisal(lm, [ids], texts).mean())
     allowed = allowed_tokens(lm, task, ["labels", "control", "pieces"])
-    return row | {
-        "text": run.text,
+    return {
+        "text": text,
         "nats_after_texts": after,
         "relevance": after - float(token_surprisal(lm, [ids]).mean()),
         "words_only": bool(allowed[list(ids)].all()),
-        "on_task": on_task(task_name, run.text),
+        "on_task": on_task(task.name, text),
     }
+
+
+def swept(lm: sl.LM, store: Path) -> pd.DataFrame:
+    """The runs of a sweep's store as rows."""
+    found = sl.load_sweep(store)
+    tasks = {name: sl.load_task(name) for name in found.frame["task"].unique()}
+    rows = []
+    for row in found.frame.to_dict("records"):
+        read = {key: row[key] for key in SWEPT}
+        ids = [int(index) for index in str(row["token_ids"]).split()]
+        of_text = gauges(lm, tasks[row["task"]], ids, row["text"]) if ids else {}
+        rows.append(read | {"options": "", "calibrated": row["accuracy_calibrated"]} | of_text)
+    return pd.DataFrame(rows)
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
@@ -150,8 +176,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--option", nargs="+", default=[], help="of the methods: name=value")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--store", type=Path, default=files.cache_dir() / "bench_real.csv")
+    parser.add_argument("--sweep", type=Path, help="judge the runs of this store, and run nothing")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
+    if given.sweep is not None:
+        report(swept(sl.load_lm("smollm2-135m", dtype="float32"), given.sweep))
+        return
     lm, options = sl.load_lm("smollm2-135m", dtype="auto"), " ".join(sorted(given.option))
     rows = pd.read_csv(given.store, keep_default_na=False) if given.store.is_file() else None
     for task in given.tasks:
@@ -164,7 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     row = pd.DataFrame([one(lm, *key)])
                     rows = pd.concat([rows, row], ignore_index=True)
                     files.write_atomic(given.store, rows.to_csv(index=False).encode())
-    table = judged(pd.read_csv(given.store))
+    report(pd.read_csv(given.store))
+
+
+def report(rows: pd.DataFrame) -> None:
+    """Print all runs and their shares."""
+    table = judged(rows)
     with pd.option_context("display.width", 260, "display.max_columns", 30):
         print(table.drop(columns="proxy").round(3).to_string(index=False))
         print(shares(table).round(3).to_string())
