@@ -2,8 +2,8 @@
 
 ``python -m softlens.sweeps.real`` (``make figures-real``) runs what is missing, in hours on two
 cores; it may be stopped at any moment and called again. Its cells are in such an order that what is
-there when it is stopped is a balanced table: reviews first, all methods and seeds without a proxy
-and with a middling weight, then the other weights, then the other task.
+there when it is stopped is a balanced table: all methods and seeds without a proxy and with a
+middling weight come first, on one task and then on the other, and after them the other weights.
 """
 
 import argparse
@@ -48,20 +48,20 @@ def folder() -> Path:
     return files.data_dir() / "real_runs"
 
 
-def planned(lm: LM, task: Task) -> list[Cell]:
-    """The cells of one task, in the order in which they are run."""
+def planned(lm: LM, task: Task, weights: Sequence[float]) -> list[Cell]:
+    """The cells of one task with some of the weights, in the order in which they are run.
 
-    def some(methods: Sequence[str], weights: Sequence[float], seed: int) -> list[Cell]:
-        asked = [{"perplexity": weight} if weight else {} for weight in weights]
-        given = {name: OPTIONS[name] for name in methods}
-        return make_cells(lm, task, methods, asked, [seed], [LENGTH], None, None, given)
-
-    first, others = WEIGHTS
+    Soft prompts have no weight, and come with weight 0.
+    """
     cells = []
     for seed in SEEDS:
-        cells += some(("soft",), (0.0,), seed) + some(HARD, first, seed)
-    for seed in SEEDS:
-        cells += some(HARD, others, seed)
+        for name in ("soft", *HARD):
+            asked = [w for w in weights if name in HARD or w == 0]
+            for proxies in ({"perplexity": weight} if weight else {} for weight in asked):
+                options = {name: OPTIONS[name]}
+                cells += make_cells(
+                    lm, task, [name], [proxies], [seed], [LENGTH], None, None, options
+                )
     return cells
 
 
@@ -74,11 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("softlens").setLevel(logging.INFO)
     lm = load_lm(LM_NAME, dtype=DTYPE)
     store = Store.create(chosen.store, lm)
-    tasks = {name: load_task(name) for name in TASKS}
-    cells = {name: planned(lm, task) for name, task in tasks.items()}
-    store.plan([c for some in cells.values() for c in some if not store.cell(c.key).is_dir()])
-    for name, task in tasks.items():
-        run_serially(store, cells[name], Work(lm, task, most_steps=MOST_STEPS), progress=True)
+    tasks = [load_task(name) for name in TASKS]
+    parts = [(task, planned(lm, task, some)) for some in WEIGHTS for task in tasks]
+    store.plan([c for _, some in parts for c in some if not store.cell(c.key).is_dir()])
+    for task, cells in parts:
+        run_serially(store, cells, Work(lm, task, most_steps=MOST_STEPS), progress=True)
     log.info("%r", Sweep.of(store))
 
 

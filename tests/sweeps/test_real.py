@@ -28,19 +28,28 @@ def test_three_runs_are_what_their_tokens_do(smollm2: LM):
         assert found.label_mass == pytest.approx(row["label_mass"], rel=0.05), row
 
 
+def test_the_store_is_small():
+    """What everybody who clones the repository downloads."""
+    sizes = [path.stat().st_size for path in real.folder().rglob("*") if path.is_file()]
+    assert sum(sizes) < 5_000_000
+
+
 def test_every_beginning_of_the_plan_is_a_balanced_table(tiny, toy_task: sl.Task):
-    cells = real.planned(tiny(), toy_task)
-    places = pd.DataFrame([cell.place for cell in cells])
-    assert len(cells) == len({cell.key for cell in cells}) == 63
-    assert set(places["seed"]) == set(real.SEEDS)
-    hard = places[places["method"] != "soft"]
+    lm = tiny()
+    first, others = (real.planned(lm, toy_task, weights) for weights in real.WEIGHTS)
+    assert len({cell.key for cell in first + others}) == len(first) + len(others) == 63
+    first, others = (pd.DataFrame([c.place for c in cells]) for cells in (first, others))
+    both = pd.concat([first, others])
+    assert set(both["seed"]) == set(real.SEEDS)
+    soft = both["method"] == "soft"
     wanted = {(m, w) for m in real.HARD for some in real.WEIGHTS for w in some}
-    counts = Counter(zip(hard["method"], hard["weight"], strict=True))
+    counts = Counter(zip(both[~soft]["method"], both[~soft]["weight"], strict=True))
     assert counts == dict.fromkeys(wanted, len(real.SEEDS))
-    assert list(places[places["method"] == "soft"]["weight"]) == [0.0] * len(real.SEEDS)
-    # After each seed of the first weights, all methods have been run equally often.
-    for number, seed in enumerate(real.SEEDS, start=1):
-        first = places.iloc[: number * (1 + 2 * len(real.HARD))]
-        assert set(first["seed"]) == set(real.SEEDS[:number])
-        assert set(first[first["method"] != "soft"]["weight"]) == set(real.WEIGHTS[0])
-        assert seed in set(first["seed"])
+    assert list(both[soft]["weight"]) == [0.0] * len(real.SEEDS)
+    # After each seed, all methods and weights of the part have been run equally often.
+    for part in (first, others):
+        each = len(part) // len(real.SEEDS)
+        for number, seed in enumerate(real.SEEDS):
+            places = part.iloc[number * each : (number + 1) * each]
+            assert set(places["seed"]) == {seed}
+            assert not places.duplicated(["method", "weight"]).any()
