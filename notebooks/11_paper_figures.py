@@ -147,10 +147,11 @@ show(ground, "transfer")
 # %% [markdown]
 # ## 13. A real LM
 #
-# **Claim (open).** The methods lie as they do on the organism: PEZ far to the right, what is drawn from
-# the LM itself to the left. **For**: another LM, pretrained, and texts that people wrote. **Against**: the
-# caption counts the finished runs, which are few; the front is a bound, and nobody knows the truth.
-# The runs are those that the library carries; `make figures-real` goes on with them.
+# **Claim.** The methods lie as they do on the organism, PEZ far to the right and what is drawn from the
+# LM itself to the left, but no text does the task as well as soft prompts do. **For**: another LM,
+# pretrained, and texts that people wrote. **Against**: the caption counts the finished runs, which are
+# few; the front is a bound, and nobody knows the truth. The runs are those that the library carries;
+# `make figures-real` goes on with them.
 
 # %%
 show(ground, "tradeoff_real")

@@ -90,7 +90,7 @@ def claims(found: Sweep) -> str:
 
 def _test_texts(found: Sweep) -> str:
     """How many test texts the runs were scored on: those of the task, if it is still the same."""
-    told = {cell.run.task: cell.texts for cell in found.cells.values()}
+    told = {cell.run.task: cell.texts for cell in found.cells.values() if cell.key in found.stores}
     sizes = []
     for name, texts in told.items():
         try:
