@@ -75,7 +75,7 @@ def soft_vs_nearest(ground: Ground) -> Drawn:
     real = real_runs(ground)
     says = missing_from(real)
     if real is not None and (real.frame["scored"] == "soft").any():
-        own = real.frame
+        own, says = real.frame, missing_from(real.filter(method="soft"))
         found = pd.concat([found, of_a_sweep(own, f"{own['lm'].iloc[0]}: ")], ignore_index=True)
     tasks = found["task"].nunique()
     _, axes = plt.subplots(figsize=(5.8, 0.6 + 1.5 * tasks))
