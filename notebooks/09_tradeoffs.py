@@ -177,7 +177,8 @@ found.parts.dropna(subset=["parts_at"]).round(3)
 real = sl.load_sweep("../data/real_runs").filter(task="reviews", weight=[0, 0.3])
 split = sl.price_split(real)
 by_weight = split.groupby(["method", "weight"], sort=False)
-means = by_weight[["accuracy", "nats_per_token", *parts]].mean().round(3)
+controls = ["empty_accuracy", "random_accuracy", "readable_accuracy"]
+means = by_weight[["accuracy", *controls, "nats_per_token", *parts]].mean().round(3)
 means.assign(seeds=by_weight["seed"].nunique())
 
 # %% [markdown]

@@ -1,4 +1,4 @@
-"""What the benchmarks of the tuners call passing, on rows made by hand."""
+"""What the benchmarks of the tuners call passing, on rows made by hand and on a small sweep."""
 
 from pathlib import Path
 from typing import Any
