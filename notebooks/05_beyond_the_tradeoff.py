@@ -100,14 +100,17 @@ axes = table.plot()
 # ## On a real LM
 #
 # There nobody knows the readable prompts, and the LM was never made to be asked them. A run takes five
-# minutes or more, so none is made here: the library carries the runs that `make figures-real` computes.
-# SmolLM2-135M, snippets of movie reviews, five tokens, all methods with about the evaluations of a
-# published PEZ run, and 2,000 test texts, by which an accuracy is known to .01.
+# minutes or more on a processor, so none is made here: the library carries the runs that
+# `make figures-real` computes. SmolLM2-135M, five tokens, three seeds, all methods with about the
+# evaluations of a published PEZ run, and 2,000 test texts, by which an accuracy is known to .01. Two
+# tasks: whether a snippet of a movie `review` is good or bad, and of which `genre` a text is (film
+# review, product review, news, tweet).
 
 # %%
-real = sl.load_sweep("../data/real_runs").filter(task="reviews", weight=[0, 0.3])
-measured = ["label_mass", "nats_per_token", "nats_after_texts", "evaluations"]
-real.frame[["method", "weight", "seed", "text", "accuracy", *measured]].round(3)
+real = sl.load_sweep("../data/real_runs").filter(weight=[0, 0.3])
+measured = ["nats_per_token", "nats_after_texts", "label_mass"]
+found = real.frame[real.frame["method"] != "soft"].set_index(["task", "method", "weight", "seed"])
+found[["text", "accuracy", *measured]].sort_index().round(3)
 
 # %%
 axes = real.plot()
@@ -119,17 +122,24 @@ axes = real.plot()
 # there.
 
 # %%
-by = ["method", "weight"]
+by = ["task", "method", "weight"]
 means = mean_interval(real.frame, by, "accuracy").set_index(by)[["mean", "low", "high"]]
-means.join(real.frame.groupby(by)[beside[1:]].mean()).round(3)
+means.join(real.frame.groupby(by)[beside[1:]].mean()).sort_index().round(3)
 
 # %% [markdown]
-# Here it is another story. Soft prompts do eight points better than the best prompt that people wrote,
-# and that one is a point better than no prompt at all. In the mean of the seeds no method's texts go
-# beyond it by more than a point or two, `tandem` included, and a weight on the proxy costs each of them
-# seven points or more. Is that the price of being readable? Nobody can say, for the true front is
-# unknown. One seed of RLPrompt found "This adds to the overall", which closes half of the gap, so a
-# good part of it is still the search. (With two seeds an interval is no more than a range.)
+# Here it is another story. On `reviews` soft prompts do eight points better than the best prompt that
+# people wrote, and that one is a point better than no prompt at all. In the mean of the seeds no
+# method's texts go beyond it by more than a point, `tandem` included, and a weight on the proxy costs
+# them five to thirteen points. Is that the price of being readable? Nobody can say, for the true
+# front is unknown. One seed of RLPrompt found "This adds to the overall", one of race "It is
+# particularly", and these close half of the gap, so a good part of it is still the search.
+#
+# On `genre` soft prompts do almost thirty points better than no prompt, and texts get a quarter of that
+# in the mean, at the most. What does best is no sentence about the text, but the beginning of what could stand next in it: a dateline
+# ("August 22,"), a page number, a place and a colon. `tandem` may draw nothing of the kind. Its bounds
+# keep whole words that are likelier *after* a text than without one, and under them it ends below no
+# prompt at all: a definition of "readable" that costs nothing on one task can cost everything on
+# another. (With three seeds an interval is no more than their range.)
 #
 # Without a weight `tandem` has the texts that are least surprising where they are used, for it keeps
 # its bounds. The label mass is near zero for everything: this LM was not asked anything, it was nudged.

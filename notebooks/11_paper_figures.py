@@ -149,8 +149,10 @@ show(ground, "transfer")
 #
 # **Claim.** The methods lie as they do on the organism, PEZ far to the right and what is drawn from the
 # LM itself to the left, but no text does the task as well as soft prompts do. **For**: another LM,
-# pretrained, and texts that people wrote. **Against**: the caption counts the finished runs, which are
-# few; the front is a bound, and nobody knows the truth. The runs are those that the library carries;
+# pretrained, and texts that people wrote, on two tasks. **Against**: the front is a bound, and nobody
+# knows the truth. On `genre` it is not `tandem` that lies near it: its bounds on what is readable leave
+# it below no prompt at all. The weights 0 and .3 have three seeds, and the others have fewer as yet: the
+# caption counts what is finished and what is not. The runs are those that the library carries;
 # `make figures-real` goes on with them.
 
 # %%

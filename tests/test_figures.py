@@ -1,6 +1,7 @@
 """Every figure drawn quickly on the organism: files, captions, and what is kept between calls."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import softlens as sl
 from softlens import SoftlensError
 from softlens.figures import FIGURES, Ground, LeftOutError, draw, show
 from softlens.figures.__main__ import main
-from softlens.figures.real import missing_from, real_runs
+from softlens.figures.real import balanced, claims, missing_from, real_runs
 from softlens.figures.runs import chunks, shared_sweep
 from softlens.figures.soft_nearest import of_a_sweep
+from softlens.sweeps.store import Store
 
 OF_THE_STORE = "tradeoff_real"
 
@@ -148,6 +151,8 @@ def test_a_store_of_real_runs_is_drawn_and_says_what_it_lacks(drawn: Ground):
     assert re.search(r"Odd behaviour by the rules of figure 5: .*pez .* \d+ of \d+", caption)
     assert "Gauges part from the proxy: " in caption
 
+    assert "Of the weights that all seeds" not in caption
+
     class Half:
         frame = found.frame
 
@@ -156,6 +161,20 @@ def test_a_store_of_real_runs_is_drawn_and_says_what_it_lacks(drawn: Ground):
 
     says = missing_from(Half())  # type: ignore[arg-type]
     assert "Not yet run on organism: genre pez 2, genre race 1" in says
+
+
+def test_claims_are_of_weights_that_all_seeds_have(drawn: Ground, tmp_path: Path):
+    store = next(path for path in (drawn.folder / ".runs").iterdir() if path.is_dir())
+    whole = sl.load_sweep(shutil.copytree(store, tmp_path / "store"))
+    assert len(balanced(whole).frame) == len(whole.frame)
+    weights = sorted(whole.frame["weight"].unique())
+    lost = whole.frame[whole.frame["weight"] == weights[-1]].iloc[0]["cell"]
+    shutil.rmtree(tmp_path / "store" / "cells" / lost)
+    Store.open(tmp_path / "store").plan([whole.cells[lost]])
+    part = sl.load_sweep(tmp_path / "store")
+    assert sorted(balanced(part).frame["weight"].unique()) == weights[:-1]
+    wanted = " and ".join(f"{weight:g}" for weight in weights[:-1])
+    assert claims(part).startswith(f"Of the weights that all seeds have been run at, {wanted}: ")
 
 
 def test_soft_runs_of_a_sweep_beside_their_controls(drawn: Ground):

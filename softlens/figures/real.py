@@ -68,8 +68,19 @@ def tradeoff_real(ground: Ground) -> Drawn:
     return Drawn(first.figure, frame, caption.rstrip())
 
 
+def balanced(found: Sweep) -> Sweep:
+    """The runs at the weights of which none is missing; all where every weight lacks some."""
+    left = set(found.missing()["weight"])
+    weights = [w for w in found.frame["weight"].drop_duplicates() if w not in left]
+    return found.filter(weight=weights) if weights else found
+
+
 def claims(found: Sweep) -> str:
-    """The price taken apart, odd behaviours and over-optimisation, in sentences with numbers."""
+    """The price taken apart, odd behaviours and over-optimisation, in sentences with numbers.
+
+    A weight that some seeds lack is left out: with it, methods would be compared on other runs.
+    """
+    every, found = found, balanced(found)
     counts = oddities(found).counts(["method"])
     shown = counts[counts["shown"] > 0]
     odd = "; ".join(
@@ -85,6 +96,9 @@ def claims(found: Sweep) -> str:
         says.append(f"Gauges part from the proxy: {where_they_part(overoptimisation(found))}.")
     except SoftlensError:
         says.append("No proxy has two weights yet, so nobody can say where it is over-optimised.")
+    if len(found.frame) < len(every.frame):
+        weights = " and ".join(f"{weight:g}" for weight in sorted(found.frame["weight"].unique()))
+        says.insert(0, f"Of the weights that all seeds have been run at, {weights}:")
     return " ".join(says)
 
 

@@ -62,7 +62,7 @@ def run_cell(store: Store, cell: Cell, work: Work) -> str:
                 if run.metrics["ended"] == INTERRUPTED:
                     raise KeyboardInterrupt
                 row = measure(work.lm, work.task, cell, run, work.gauges_judge)
-            store.write(cell, _thinned(run, work.most_steps), row)
+            store.write(cell, _thinned(run, work.most_steps), row, work.lm.device)
         except StoreError:
             raise
         except Exception as reason:

@@ -228,8 +228,17 @@ class Store:
             log.warning("Set aside as %s, to be run again: %s", aside, reason)
             return None
 
-    def write(self, cell: Cell, run: Run, row: dict[str, Any]) -> None:
-        """Keep a finished cell: all of it under a temporary name, then one rename."""
+    def write(
+        self, cell: Cell, run: Run, row: dict[str, Any], device: str | torch.device = "cpu"
+    ) -> None:
+        """Keep a finished cell: all of it under a temporary name, then one rename.
+
+        Args:
+            cell: what was asked for.
+            run: what came of it.
+            row: of the table.
+            device: where it was computed.
+        """
         cells = self.folder / "cells"
         with writing(self.folder):
             cells.mkdir(exist_ok=True)
@@ -241,7 +250,7 @@ class Store:
                 record: dict[str, Any] = {
                     "cell": cell.model_dump(mode="json"),
                     "row": row,
-                    "environment": environment(),
+                    "environment": environment(device),
                     "sha256": {name: files.sha256(staged / name) for name in RUN_FILES},
                 }
                 record["told"] = _told(record)
@@ -295,8 +304,9 @@ def writing(folder: Path) -> Iterator[None]:
         ) from reason
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str | torch.device) -> dict[str, Any]:
     """What else bits and seconds depend on."""
+    kind = torch.device(device).type
     packages = ("softlens", "torch", "transformers", "numpy")
     return {
         **{name: importlib.metadata.version(name) for name in packages},
@@ -304,6 +314,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.system(),
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if kind == "cuda" else kind,
     }
 
 

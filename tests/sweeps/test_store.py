@@ -418,7 +418,7 @@ def bits_of(found: sl.Sweep) -> dict[str, str]:
     return {key: same_bits(path / "cells" / key) for key, path in found.stores.items()}
 
 
-def test_torch_threads_are_part_of_the_environment(
+def test_threads_and_device_are_part_of_the_environment(
     tiny: Callable[..., LM], toy_task: Task, tmp_path: Path
 ):
     found = small(tiny(), toy_task, tmp_path, methods=["sample"], proxies=[{}])
@@ -426,3 +426,4 @@ def test_torch_threads_are_part_of_the_environment(
     assert record is not None
     assert record["environment"]["threads"] == torch.get_num_threads()
     assert record["environment"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert record["environment"]["device"] == "cpu"
