@@ -2,9 +2,9 @@
 
 ``python -m softlens.sweeps.real`` (``make figures-real``) runs what is missing, in hours on two
 cores, or in minutes on a GPU where ten such processes share the store; it may be stopped at any
-moment and called again. Its cells are in such an order that what is
-there when it is stopped is a balanced table: all methods and seeds without a proxy and with a
-middling weight come first, on one task and then on the other, and after them the other weights.
+moment and called again. Its cells are in such an order that what is there when it is stopped is a
+balanced table: all methods and seeds without a proxy and with a middling weight come first, on one
+task and then on the other, and after them the other weights.
 """
 
 import argparse
