@@ -362,12 +362,12 @@ def test_without_locks_the_first_to_rename_wins(
     (cell,) = cells_of(lm, toy_task, options={"pez": {"steps": 2}})
     write, order = Store.write, []
 
-    def overtaken(self, cell, run, row):
+    def overtaken(self, *told):
         if not order:
             order.append("the other one")
-            write(self, cell, run, row)
+            write(self, *told)
         order.append("this one")
-        write(self, cell, run, row)
+        write(self, *told)
 
     monkeypatch.setattr(Store, "write", overtaken)
     assert serial.run_cell(kept, cell, serial.Work(lm, toy_task)) == "done"
