@@ -228,9 +228,7 @@ class Store:
             log.warning("Set aside as %s, to be run again: %s", aside, reason)
             return None
 
-    def write(
-        self, cell: Cell, run: Run, row: dict[str, Any], device: str | torch.device = "cpu"
-    ) -> None:
+    def write(self, cell: Cell, run: Run, row: dict[str, Any], device: torch.device) -> None:
         """Keep a finished cell: all of it under a temporary name, then one rename.
 
         Args:
@@ -304,9 +302,8 @@ def writing(folder: Path) -> Iterator[None]:
         ) from reason
 
 
-def environment(device: str | torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """What else bits and seconds depend on."""
-    kind = torch.device(device).type
     packages = ("softlens", "torch", "transformers", "numpy")
     return {
         **{name: importlib.metadata.version(name) for name in packages},
@@ -314,7 +311,7 @@ def environment(device: str | torch.device) -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.system(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if kind == "cuda" else kind,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
 
 
