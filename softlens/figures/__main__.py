@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="processes that run what is missing together")  # fmt: skip
     chosen = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("softlens").setLevel(logging.INFO)
+    log.setLevel(logging.INFO)
     if chosen.lm != "organism" and not chosen.task:
         parser.error(f"{chosen.lm!r} has no tasks of its own: name some with --task")
     ground = Ground(

@@ -14,6 +14,7 @@ its worker, to the client or to dask. Only the names of cells travel.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import importlib.metadata
 import json
@@ -46,6 +47,11 @@ log = logging.getLogger(__name__)
 TRIES = 3
 """Times a cell is handed out whose workers die; dask itself tries each of them several times."""
 INSTALL = "pip install 'softlens[distributed]'"
+DASKS_TRIM = "65536"
+"""Bytes from which on a worker of dask gives freed memory back; dask sets it in its environment."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MAPPED_BYTES = -1, -3, 32 << 20
+"""Of glibc's ``malloc.h``; and the largest size that it maps apart, which it finds by itself where
+no threshold is set."""
 
 
 class Opening(NamedTuple):
@@ -77,9 +83,27 @@ class Job(NamedTuple):
 def run_there(cell: str, job: Job) -> str:
     """Run one cell, given as JSON, on a worker; what became of it, as `run_cell` says."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     judge, gauges = (None if o is None else _opened(o) for o in (job.judge, job.gauges_judge))
     work = Work(_opened(job.lm), _read_task(job.store, job.task), judge, gauges, job.most_steps)
     return run_cell(Store.open(job.store), Cell(**json.loads(cell)), work)
+
+
+def keep_freed_memory() -> None:
+    """Have the allocator keep what a step frees for the next step, as it does outside of dask.
+
+    With dask's own setting every large tensor is mapped and unmapped anew, which makes the steps of
+    a small LM up to half as long again (``tests/benchmarks/bench_workers.py``). A threshold that
+    the user has set otherwise is left alone, and so are systems without glibc.
+    """
+    if os.environ.get("MALLOC_TRIM_THRESHOLD_") != DASKS_TRIM:
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+    mallopt(M_TRIM_THRESHOLD, 2 * MAPPED_BYTES)
 
 
 @lru_cache(maxsize=4)

@@ -35,7 +35,7 @@ if __name__ == "__main__":
     if sys.argv[2] == "dask":
         from distributed import Client, LocalCluster
         cluster = LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         )
         client = Client(cluster)
     print("begun", flush=True)

@@ -14,7 +14,7 @@ import softlens as sl
 from softlens import SoftlensError, Task
 from softlens.lm import LM
 from softlens.sweeps.cells import digest
-from softlens.sweeps.remote import _job, _opened, _read_task, _translated
+from softlens.sweeps.remote import _job, _opened, _read_task, _translated, keep_freed_memory
 from softlens.sweeps.serial import Work
 from softlens.sweeps.store import Store
 from tests.sweeps.conftest import small
@@ -28,7 +28,7 @@ def client() -> Iterator[Any]:
     """Two processes of one thread each, as on a laptop."""
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -135,6 +135,36 @@ def test_a_worker_that_comes_late_and_lacks_a_package():
     assert "lacks a package (No module named 'softlens'). Start workers in the env" in said
     other = ValueError("no import")
     assert _translated(other) is other
+
+
+@pytest.mark.parametrize(("set_by", "told"), [("65536", 2), ("131072", 0), (None, 0)])
+def test_only_what_dask_has_set_is_changed_in_the_allocator(
+    monkeypatch: pytest.MonkeyPatch, set_by: str | None, told: int
+):
+    calls: list[tuple[int, int]] = []
+
+    class Libc:
+        def mallopt(self, which: int, size: int) -> int:
+            calls.append((which, size))
+            return 1
+
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    if set_by is not None:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", set_by)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Libc())
+    keep_freed_memory()
+    assert len(calls) == told
+    assert all(which in (-1, -3) and size > int(set_by or 0) for which, size in calls)
+
+
+def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    keep_freed_memory()
+
+
+def test_dask_still_sets_what_is_undone(client: Any):
+    assert set(client.run(os.getenv, "MALLOC_TRIM_THRESHOLD_").values()) == {"65536"}
 
 
 def test_what_travels_is_the_task_and_the_lm(
