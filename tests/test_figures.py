@@ -237,5 +237,9 @@ def test_another_lm_and_task_from_folders_in_the_hubs_format(
     shown = pd.read_csv(tmp_path / "figures" / "soft_vs_nearest.csv")
     assert {"soft prompt", "empty prompt"} <= set(shown["scored"])
     assert any("sst2" in task for task in shown["task"])
-    assert "LM: hub-format" in (tmp_path / "figures" / "soft_vs_nearest.md").read_text()
+    caption = (tmp_path / "figures" / "soft_vs_nearest.md").read_text()
+    # Both LMs are drawn, and both are told.
+    assert any("smollm2-135m: " in task for task in shown["task"])
+    assert "LM: hub-format" in caption
+    assert re.search(r"LM: smollm2-135m\. .*est texts.*\. Seeds: \d", caption)
     assert not (tmp_path / "figures" / "transfer.csv").exists()

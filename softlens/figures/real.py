@@ -63,7 +63,7 @@ def tradeoff_real(ground: Ground) -> Drawn:
         "line is the pooled bound, the best of all methods and seeds chosen on dev: nobody knows "
         "the true front here, which lies on or above it. Thin lines: the best readable prompt, "
         "random prompts (mean of five) and no prompt. The dashed blue line is the mean of the soft "
-        f"prompts. LM: {lm}. {_test_texts(found)}. {has}. {claims(found)} {missing_from(found)}"
+        f"prompts. LM: {lm}. {scored_on(found)}. {has}. {claims(found)} {missing_from(found)}"
     )
     return Drawn(first.figure, frame, caption.rstrip())
 
@@ -102,7 +102,7 @@ def claims(found: Sweep) -> str:
     return " ".join(says)
 
 
-def _test_texts(found: Sweep) -> str:
+def scored_on(found: Sweep) -> str:
     """How many test texts the runs were scored on: those of the task, if it is still the same."""
     told = {cell.run.task: cell.texts for cell in found.cells.values() if cell.key in found.stores}
     sizes = []

@@ -10,7 +10,7 @@ from softlens.controls import controls
 from softlens.decode import nearest_tokens
 from softlens.evaluation import evaluate_all
 from softlens.figures.base import Drawn, Ground, figure
-from softlens.figures.real import missing_from, real_runs
+from softlens.figures.real import missing_from, real_runs, scored_on
 from softlens.lm import LM
 from softlens.prompts import Prompt
 from softlens.runs import Run
@@ -75,8 +75,10 @@ def soft_vs_nearest(ground: Ground) -> Drawn:
     real = real_runs(ground)
     says = missing_from(real)
     if real is not None and (real.frame["scored"] == "soft").any():
-        own, says = real.frame, missing_from(real.filter(method="soft"))
-        found = pd.concat([found, of_a_sweep(own, f"{own['lm'].iloc[0]}: ")], ignore_index=True)
+        soft = real.filter(method="soft")
+        name, seeds = soft.frame["lm"].iloc[0], soft.frame["seed"].nunique()
+        says = f"LM: {name}. {scored_on(soft)}. Seeds: {seeds}. {missing_from(soft)}"
+        found = pd.concat([found, of_a_sweep(soft.frame, f"{name}: ")], ignore_index=True)
     tasks = found["task"].nunique()
     _, axes = plt.subplots(figsize=(5.8, 0.6 + 1.5 * tasks))
     plots.plot_controls(found, axes)
