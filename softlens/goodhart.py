@@ -99,9 +99,10 @@ class Overoptimisation(Result):
     """``task, method, proxy, gauge, best_weight, parts_at, proxy_change, gauge_change, n``: the
     first weight at which the proxy is better than at the gauge's best smaller weight, and the gauge
     worse, both beyond their 95% intervals over seeds and by as much as matters (.05 of a share, .25
-    nats); NaN where they never part, and where `n` is 1: one seed has no interval. Of weights at
-    which the gauge is alike the one with the better proxy is the best. Changes are means over seeds
-    from the best to that weight (from the best to the last where they never part)."""
+    nats); NaN where they never part, and where `n`, the seeds that both weights have, is below 2.
+    Of weights at which the gauge is alike the one with the better proxy is the best. Changes are
+    means over seeds from the best to that weight (from the best to the last where they never
+    part)."""
     controls: pd.DataFrame = field(repr=False, compare=False)
     """``task, gauge, control, value``: what the empty prompt, random prompts (their mean) and the
     best readable prompt have of the gauges that the table knows of them."""
@@ -148,6 +149,7 @@ def overoptimisation(table: Any) -> Overoptimisation:
             several LMs.
     """
     frame = one_lm(hard_runs(table, ["task", "method", "proxy", "weight", "seed", "accuracy"]))
+    frame = _alike(frame)
     names = [name for name in frame["proxy"].unique() if name in PROXIED]
     curves, parts = [], []
     for proxy in names:
@@ -195,6 +197,25 @@ def overoptimisation(table: Any) -> Overoptimisation:
     return told
 
 
+def _alike(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the prompt lengths that some weight of a method lacks, which would pass for its."""
+    if "length" not in frame or frame["length"].nunique() < 2:
+        return frame
+    kept = []
+    for _, runs in frame.groupby(["task", "method"], sort=False):
+        weights = runs.groupby("length")["weight"].nunique()
+        whole = weights[weights == runs["weight"].nunique()].index
+        if left := sorted(set(runs["length"]) - set(whole)):
+            log.warning(
+                "Left out: prompts of %s tokens of %s on %s, which are not there at every weight.",
+                ", ".join(map(str, left)),
+                runs["method"].iloc[0],
+                runs["task"].iloc[0],
+            )
+        kept.append(runs[runs["length"].isin(whole)])
+    return pd.concat(kept).sort_index()
+
+
 def _controls(frame: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {"task": task, "gauge": gauge, "control": control, "value": runs[column].mean()}
@@ -220,21 +241,31 @@ def _part(tidy: pd.DataFrame, proxy: str, least: float, gauge: str) -> dict[str,
     """The first weight at which the proxy is better than before, and the gauge worse."""
     wide = {name: _oriented(tidy, name) for name in (proxy, gauge)}
     weights = sorted(wide[gauge].columns)
-    best, last = weights[0], dict[str, object]()
+    best, nan = weights[0], float("nan")
+    last: dict[str, object] = {"gauge": gauge, "best_weight": best, "parts_at": nan}
+    last |= {"proxy_change": nan, "gauge_change": nan, "n": 0}
+    most = 0
     for weight in weights[1:]:
+        pairs = {name: values[[best, weight]].dropna() for name, values in wide.items()}
+        shared = min(map(len, pairs.values()))
+        # Where seeds are missing, a weight that fewer than two share with the best decides nothing.
+        if shared == 0 or shared < min(most, 2):
+            continue
         changes = {}
-        for name, values in wide.items():
-            both = values[[best, weight]].dropna()
+        for name, both in pairs.items():
             change = pd.DataFrame({"name": name, "change": both[weight] - both[best]})
             (changes[name],) = mean_interval(change, ["name"], "change").to_dict("records")
+        most = shared
         last = {
             "gauge": gauge,
             "best_weight": best,
-            "parts_at": float("nan"),
+            "parts_at": nan,
             "proxy_change": changes[proxy]["mean"],
             "gauge_change": changes[gauge]["mean"],
-            "n": changes[gauge]["n"],
+            "n": shared,
         }
+        if shared < 2:
+            continue
         better = changes[proxy]["low"] > 0 and changes[proxy]["mean"] >= least
         worse = changes[gauge]["high"] < 0 and changes[gauge]["mean"] <= -GAUGES[gauge].least
         if better and worse:

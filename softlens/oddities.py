@@ -225,7 +225,7 @@ class Oddities(Result):
             independent of each other, which the interval does not know.
         """
         frame = table_of(self.frame, list(by))
-        groups = frame.groupby(list(by), sort=False) if by else [((), frame)]
+        groups = frame.groupby(list(by), sort=False, dropna=False) if by else [((), frame)]
         rows = []
         for key, group in groups:
             for name in RULES:

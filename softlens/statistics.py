@@ -55,8 +55,8 @@ def mean_interval(
     if absent:
         raise SoftlensError(f"No column {absent[0]!r}; the table has {list(frame.columns)}.")
     rows = []
-    for key, group in frame.groupby(list(by), sort=False):
-        values = group[value].dropna().to_numpy()
+    for key, group in frame.groupby(list(by), sort=False, dropna=False):
+        values = group[value].dropna().to_numpy(dtype=float)
         low, high = _interval(values, confidence)
         mean = values.mean() if len(values) else float("nan")
         rows.append((*key, mean, low, high, len(values)))

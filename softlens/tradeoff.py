@@ -28,6 +28,8 @@ GOLD, BOUND = "gold front", "pooled bound"
 SLACK = 1e-3
 """Nats within which a run is as surprising as a prompt of the front: tables of fronts are rounded,
 and the very prompt of the front must not be found a hair before it."""
+PLACE = ("proxy", "weight", "length")
+"""What, beside its method and seed, tells one run of a sweep from another."""
 ASKS = 0.5
 """Label mass below which a sentence of the language does not ask for a label word at all."""
 
@@ -102,7 +104,7 @@ def fronts(
     """
     frame = one_lm(hard_runs(table, [*by, "seed", SELECT, "chance", gain, cost]), by)
     parts = []
-    for key, group in frame.groupby(list(by), sort=False):
+    for key, group in frame.groupby(list(by), sort=False, dropna=False):
         costs = np.unique(group[cost].dropna())
         for seed, runs in group.groupby("seed"):
             columns: dict[str, Any] = {**dict(zip(by, key, strict=True)), "seed": seed}
@@ -155,7 +157,7 @@ def reference(frame: pd.DataFrame, gain: str = GAIN, cost: str = COST) -> pd.Dat
             known = gold[gold["label_mass"] >= ASKS]
             best, name = undominated(known[gain].to_numpy(), known[cost].to_numpy()), GOLD
         else:
-            known = runs.dropna(subset=[cost, SELECT])
+            known = table_of(runs, [SELECT, "text"]).dropna(subset=[cost, SELECT])
             best, name = undominated(known[SELECT].to_numpy(), known[cost].to_numpy()), BOUND
         front = known[best].sort_values(cost)[["text", cost, gain]]
         parts.append(front.assign(task=task, reference=name))
@@ -174,7 +176,8 @@ def price_split(
     sentence, and does the task.
 
     Args:
-        table: a sweep, or its frame: ``task, lm, chance`` and the two columns.
+        table: a sweep, or its frame: ``task, lm, chance`` and the two columns; where a bound is
+            pooled, ``accuracy_dev, text``, too.
         gold: ``task, <cost>, <gain>`` of prompts that could be had, ``reference`` if it has a name;
             None: what `reference` gives.
         gain: the column that should be high, in [0, 1].
@@ -247,7 +250,7 @@ def hypervolume(
     """
     frame = one_lm(hard_runs(table, [*by, "task", "seed", SELECT, "chance", gain, cost]), by)
     rows = []
-    for key, group in frame.groupby(list(by), sort=False):
+    for key, group in frame.groupby(list(by), sort=False, dropna=False):
         alike = frame[frame["task"] == group["task"].iloc[0]]
         end = float(alike[cost].max()) if most is None else float(most)
         if end <= 0:
@@ -290,10 +293,15 @@ def compare_methods(
         SoftlensError: fewer than two methods, pairs with fewer than two seeds in common, or several
             LMs that neither `by` nor `variant` keeps apart.
     """
-    alike = [c for c in ("seed", "proxy", "weight", "length") if c in table_of(table, ["seed"])]
+    # Proxies are compared at whatever weights they have, and weights of whatever proxy.
+    loose = {"proxy", "weight"} if variant in {"proxy", "weight"} else {variant}
+    place = [*PLACE, "method"] if variant in PLACE else PLACE
+    known = table_of(table, ["seed"])
+    alike = ["seed", *(c for c in place if c in known and c not in loose)]
     frame = one_lm(table_of(table, [*by, variant, value, "seed"]), [*by, variant])
+    frame = frame.assign(**{value: frame[value].astype(float)})
     rows, differences = [], []
-    for key, group in frame.groupby(list(by), sort=False):
+    for key, group in frame.groupby(list(by), sort=False, dropna=False):
         named = dict(zip(by, key, strict=True))
         means = group.groupby([variant, *alike], dropna=False)[value].mean()
         for one, other in combinations(dict.fromkeys(group[variant]), 2):

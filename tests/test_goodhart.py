@@ -65,6 +65,46 @@ def test_one_seed_cannot_tell(caplog):
     assert "have one seed, and no interval" in caplog.text
 
 
+def test_seeds_that_are_missing_at_a_weight_decide_nothing_there():
+    frame = sweep([0.8, 0.81, 0.9, 0.3], [0.5] * 4, [9, 8, 7, 3])
+    whole = overoptimisation(frame).parts.set_index("gauge")
+    assert whole.loc["accuracy", "best_weight"] == 0.3
+    # One seed at .3 cannot make it the best, and what is lost at 1 is seen all the same.
+    fewer = frame[(frame["weight"] != 0.3) | (frame["seed"] == 0)]
+    parts = overoptimisation(fewer).parts.set_index("gauge")
+    assert parts.loc["accuracy", ["best_weight", "parts_at", "n"]].tolist() == [0.1, 1.0, 4]
+    # A last weight of one seed does not undo what could be told of those before it.
+    early = frame[(frame["weight"] != 1.0) | (frame["seed"] == 0)]
+    parts = overoptimisation(early).parts.set_index("gauge")
+    assert parts.loc["accuracy", "n"] == 4
+    assert np.isnan(parts.loc["accuracy", "parts_at"])
+
+
+def test_weights_without_a_common_seed_cannot_be_told():
+    frame = sweep([0.8, 0.7, 0.6, 0.5], [0.5] * 4, [9, 7, 5, 3])
+    apart = frame[(frame["weight"] > 0) == (frame["seed"] > 0)]
+    apart = apart[apart["weight"].isin([0.0, 0.3])]
+    found = overoptimisation(apart)
+    assert found.untold == len(found.parts) == 3
+    assert found.parts["n"].eq(0).all()
+    # Nor can a gauge that was taken at one weight only.
+    frame.loc[frame["weight"] == 0, "judge_perplexity"] = np.nan
+    parts = overoptimisation(frame).parts.set_index("gauge")
+    assert parts.loc["accuracy", "parts_at"] == 0.1
+
+
+def test_lengths_that_a_weight_lacks_are_no_loss(caplog):
+    parts = [
+        sweep([accuracy] * 4, [0.5] * 4, [9, 7, 5, 3], length=length)
+        for length, accuracy in ((3, 0.6), (8, 0.9))
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame[(frame["length"] == 3) | (frame["weight"] == 0)]
+    found = overoptimisation(frame)
+    assert found.parts["parts_at"].isna().all()
+    assert "Left out: prompts of 8 tokens of pez on made" in caplog.text
+
+
 def test_runs_of_two_lms_are_not_pooled():
     frame = sweep([0.8, 0.7, 0.6, 0.5], [0.5] * 4, [9, 7, 5, 3], lm="one")
     with pytest.raises(SoftlensError, match=r"runs of 2 LMs \(one, other\).*filter\(lm='one'\)"):

@@ -160,6 +160,32 @@ def test_pairs_are_taken_seed_by_seed_at_the_same_weights():
     assert row["least_p"] == pytest.approx(2 / 2**6)
 
 
+def test_lengths_weights_and_gauges_that_hold_or_not_are_compared_too():
+    parts = [
+        runs([(1, 0, 0.5 + gain), (1, 0, 0.4 + gain)], seed=seed, length=length)
+        for seed in range(3)
+        for length, gain in ((3, 0.0), (5, 0.1 + 0.01 * seed))
+    ]
+    frame = pd.concat(parts)
+    (row,) = compare_methods(frame, variant="length").to_dict("records")
+    assert (row["one"], row["other"], row["n"]) == (3, 5, 3)
+    assert row["difference"] == pytest.approx(-0.11)
+    (row,) = compare_methods(frame, variant="weight").to_dict("records")
+    assert row["difference"] == pytest.approx(0.1)
+    held = frame.assign(holds=[bool(length == 5) for length in frame["length"]])
+    held = held.astype({"holds": object})
+    (row,) = compare_methods(held, "holds", variant="length").to_dict("records")
+    assert row["difference"] == -1.0
+
+
+def test_runs_of_several_proxies_have_no_weight_and_are_kept():
+    frame = pd.concat([ONE, OTHER])
+    both = frame.assign(proxy="perplexity+relevance", weight=float("nan"))
+    found = fronts(pd.concat([frame, both]), ["task", "proxy", "weight"])
+    assert found["weight"].isna().any()
+    assert set(found["proxy"]) == {"none", "perplexity+relevance"}
+
+
 def test_the_exact_test_and_its_adjustment():
     def method(name, values):
         return pd.concat([runs([(1, 0, v)], method=name, seed=i) for i, v in enumerate(values)])
@@ -186,6 +212,10 @@ def test_bad_tables_are_refused_in_words():
         fronts(ONE.iloc[:0])
     with pytest.raises(SoftlensError, match=r"without \['accuracy_dev'\]"):
         fronts(ONE.drop(columns="accuracy_dev"))
+    with pytest.raises(SoftlensError, match="accuracy_dev"):
+        price_split(ONE.drop(columns="accuracy_dev"))
+    with pytest.raises(SoftlensError, match="text"):
+        price_split(ONE.drop(columns="text"))
     with pytest.raises(SoftlensError, match="Got soft prompts only"):
         hard_runs(ONE.assign(scored="soft"))
     with pytest.raises(SoftlensError, match="Got soft prompts only"):

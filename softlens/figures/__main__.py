@@ -13,6 +13,9 @@ from softlens.figures import FIGURES, Ground, LeftOutError, draw
 
 log = logging.getLogger("softlens.figures")
 
+INTERRUPTED = 130
+"""What a shell expects of a command that Ctrl-C ended."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw every figure that this ground allows, in the order of the paper."""
@@ -47,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except LeftOutError as reason:
             log.warning("Left out: %s (figure %d): %s.", name, FIGURES[name].number, reason)
             continue
+        except KeyboardInterrupt:
+            log.warning("Interrupted: what is finished is kept, and the same call goes on.")
+            raise SystemExit(INTERRUPTED) from None
         log.info("%s: %s", name, ", ".join(path.name for path in written))
     log.info("%.0f s; the captions are %s", time.perf_counter() - began, chosen.folder / "*.md")
 

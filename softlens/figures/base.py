@@ -202,7 +202,12 @@ def draw(ground: Ground, name: str) -> list[Path]:
         )
     wanted = FIGURES[name]
     with plots.style():
-        drawn = wanted.draw(ground)
+        try:
+            drawn = wanted.draw(ground)
+        except (SoftlensError, IndexError) as reason:
+            if "sweep" not in vars(ground) or ground.sweep.missing().empty:
+                raise
+            raise LeftOutError(f"runs that it shows failed or are not there ({reason})") from reason
         written = plots.save(drawn.figure, ground.folder / name, drawn.frame)
         plt.close(drawn.figure)
     caption = f"**Figure {wanted.number}: {wanted.title}.** {drawn.caption}\n"

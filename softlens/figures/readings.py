@@ -23,8 +23,9 @@ METHODS = ("nearest", "matched", "mixture", "verbalize")
 @figure(7, "Faithfulness of each method of reading")
 def reading_faithfulness(ground: Ground) -> Drawn:
     """Share of KL closed by each reading of the sweep's soft prompts, on three kinds of texts."""
+    runs = sorted(ground.sweep.filter(method="soft").frame["cell"])
     frame = ground.table("faithfulness", lambda: _read_all(ground), seeds=ground.seeds,
-                         tasks=ground.task_names)  # fmt: skip
+                         tasks=ground.task_names, runs=runs)  # fmt: skip
     closed = frame[frame["measure"] == "kl_closed"]
     methods = [m for m in (*METHODS, RANDOM) if m in set(closed["method"])]
     domains = list(dict.fromkeys(closed["domain"]))

@@ -105,7 +105,7 @@ def _swept(chunk: Chunk, lm: Any, task: Any, progress: bool = False) -> Sweep:
     if chunk.quick:
         task = task.head(**QUICK)
     options = {m: QUICK_OPTIONS[m] for m in chunk.methods if m in QUICK_OPTIONS}
-    return sweep(
+    found = sweep(
         lm,
         task,
         chunk.methods,
@@ -115,3 +115,7 @@ def _swept(chunk: Chunk, lm: Any, task: Any, progress: bool = False) -> Sweep:
         options=options if chunk.quick else None,
         progress=progress,
     )
+    # Ctrl-C has a sweep return what it has; here it is to end everything, before a figure is drawn.
+    if len(found.missing()) > len(found.failed):
+        raise KeyboardInterrupt
+    return found

@@ -23,7 +23,8 @@ def transfer(ground: Ground) -> Drawn:
     """Accuracy of each method's texts on the LM they were made for, and on two others."""
     ground.needs_organism()
     frame = ground.table("transfer", lambda: _everywhere(ground), seeds=ground.seeds,
-                         tasks=ground.task_names, others=OTHERS, controls=CONTROLS)  # fmt: skip
+                         tasks=ground.task_names, others=OTHERS, controls=CONTROLS,
+                         runs=sorted(ground.sweep.frame["cell"]))  # fmt: skip
     lms = list(dict.fromkeys(frame["lm"]))
     tasks = list(dict.fromkeys(frame["task"]))
     names = list(dict.fromkeys(frame["scored"]))

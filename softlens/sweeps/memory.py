@@ -18,6 +18,8 @@ class MemoryWatch:
         self._on_gpu = lm.device.type == "cuda"
         self._stop = threading.Event()
         if self._on_gpu:
+            # What torch keeps for later is free to be taken, too.
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(lm.device)
         self.peak = self._now()
         self.ceiling = self.peak + (

@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts = [(task, planned(lm, task, some)) for some in WEIGHTS for task in tasks]
     store.plan([c for _, some in parts for c in some if not store.cell(c.key).is_dir()])
     for task, cells in parts:
-        run_serially(store, cells, Work(lm, task, most_steps=MOST_STEPS), progress=True)
+        if not run_serially(store, cells, Work(lm, task, most_steps=MOST_STEPS), progress=True):
+            break
     log.info("%r", Sweep.of(store))
 
 

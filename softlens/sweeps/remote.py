@@ -146,6 +146,7 @@ def run_on(client: Client, store: Store, cells: Sequence[Cell], work: Work, prog
     if not todo:
         return
     check_workers(client, store)
+    store.plan([*todo.values()])
     job = _job(store, work)
     tries = dict.fromkeys(todo, 0)
 

@@ -86,6 +86,7 @@ def _tuned(store: Store, cell: Cell, work: Work) -> Run:
         seed=config.seed,
         progress=False,
         judge=work.judge,
+        description=config.description,
         **config.options,
     )
 
@@ -99,9 +100,10 @@ def _thinned(run: Run, most: int | None) -> Run:
     return replace(run, history=run.history[kept].reset_index(drop=True))
 
 
-def run_serially(store: Store, cells: Sequence[Cell], work: Work, progress: bool) -> None:
-    """Run what is missing; Ctrl-C keeps what is finished."""
+def run_serially(store: Store, cells: Sequence[Cell], work: Work, progress: bool) -> bool:
+    """Run what is missing; Ctrl-C keeps what is finished. False if it was interrupted."""
     todo = [cell for cell in cells if store.usable(cell.key) is None]
+    store.plan(todo)
     done = len(cells) - len(todo)
     with tqdm(total=len(cells), initial=done, unit="cell", disable=not progress) as bar:
         try:
@@ -125,3 +127,5 @@ def run_serially(store: Store, cells: Sequence[Cell], work: Work, progress: bool
                 len(cells),
                 store.folder,
             )
+            return False
+    return True

@@ -275,6 +275,7 @@ class Store:
         """
         told = f"{digest(task)}-{length}{'-truncated' if truncate else ''}"
         told += "" if lm.start else "-without-bos"
+        told += "" if lm.start_id in (None, lm.own_start) else f"-bos{lm.start_id}"
         path = self.folder / "controls" / f"{told}.json"
         with self.claim(f"controls-{told}", wait=True):
             with contextlib.suppress(OSError, ValueError):

@@ -157,6 +157,24 @@ def test_controls_are_measured_once_and_kept(
     assert len(measured) == 1, "a new process takes them from the store"
     names = ["empty_accuracy", "random_label_mass", "readable_accuracy", "readable_text"]
     assert first.frame[names].drop_duplicates().equals(more.frame[names].drop_duplicates())
+    # Texts that begin with another token have other controls.
+    other = tiny("llama", bos_id=5)
+    assert other.start_id != lm.start_id
+    other.memo.clear()
+    small(other, toy_task, tmp_path, seeds=[3])
+    assert len(measured) == 2
+
+
+def test_a_description_among_the_options_reaches_the_tuner(
+    tiny: Callable[..., LM], toy_task: Task, tmp_path: Path
+):
+    options = {"sample": {"description": "whether it is good", "evaluations": 200}}
+    found = small(
+        tiny(), toy_task, tmp_path, methods=["sample"], proxies=[{"description": 1}],
+        options=options,
+    )  # fmt: skip
+    assert found.failed.empty, found.failed["error"].tolist()
+    assert list(found.frame["proxy"]) == ["description"]
 
 
 def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(
@@ -215,6 +233,7 @@ def test_ctrl_c_keeps_what_is_finished(
 
     monkeypatch.setattr(serial, "tune", interrupted)
     found = small(tiny(), toy_task, tmp_path)
+    assert len(calls) == 3
     assert len(found.frame) == 2
     assert len(found.missing()) == 2
     assert not found.missing()["failed"].any()
@@ -288,6 +307,11 @@ def test_a_damaged_cell_is_set_aside_run_again_and_said(
         path.write_bytes(swapped if swapped != content else content[:-1] + b"!")
     assert len(sl.load_sweep(tmp_path).frame) == 1
     assert f"Left out: The cell {key}" in caplog.text
+    # Killed before it is computed again, it is missing and not forgotten.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serial, "run_cell", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        small(tiny(), toy_task, tmp_path, methods=["sample"])
+    assert list(sl.load_sweep(tmp_path).missing()["seed"]) == [once.frame["seed"][0]]
     again = small(tiny(), toy_task, tmp_path, methods=["sample"])
     assert f"Set aside as {tmp_path / 'damaged' / key}-1, to be run again" in caplog.text
     assert (tmp_path / "damaged" / f"{key}-1").is_dir()
