@@ -50,7 +50,7 @@ def allowed_tokens(lm: LM, task: Task, ban: Ban = ()) -> Bool[Tensor, " vocab"]:
             whole = _whole_words(lm, task)
             allowed[[i for i in range(lm.vocab_size) if i not in whole]] = False
         else:
-            allowed[_single_token(lm, one)] = False
+            allowed[_single_tokens(lm, one)] = False
     if not allowed.any():
         named = ", ".join(map(repr, bans[:SHOWN])) + (", ..." if len(bans) > SHOWN else "")
         raise SoftlensError(
@@ -121,15 +121,19 @@ def _whole_words(lm: LM, task: Task) -> set[int]:
     return lm.memo[key]
 
 
-def _single_token(lm: LM, one: str | int) -> int:
+def _single_tokens(lm: LM, one: str | int) -> list[int]:
+    """The token of an id; of a text all tokens that it is, with and without a space before it."""
     if isinstance(one, int):
         if not 0 <= one < lm.vocab_size:
             raise SoftlensError(f"Got the token id {one} to ban, wanted 0 to {lm.vocab_size - 1}.")
-        return one
+        return [one]
+    ordinary, found = set(lm.ordinary_ids.tolist()), list[int]()
     for leading_space in (False, True):
         ids = lm.encode(one, leading_space=leading_space)
-        if len(ids) == 1 and ids[0] in set(lm.ordinary_ids.tolist()):
-            return ids[0]
+        if len(ids) == 1 and ids[0] in ordinary:
+            found += ids
+    if found:
+        return found
     raise SoftlensError(
         f"Got {one!r} to ban: neither one of {', '.join(map(repr, KINDS))} nor one token of "
         f"{lm.name!r}.{near(one, KINDS)} Longer texts are banned token by token."

@@ -4,7 +4,7 @@ One home for each formula. `softlens.proxies` holds the proxies.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -93,6 +93,17 @@ class Objective:
     calibrated: bool = False
     mass: float = 0.0
     evaluations: int = 0
+
+    @property
+    def of_prompts(self) -> "Objective":
+        """The same without proxies of a policy, which a prompt by itself does not have."""
+        own = {n: w for n, w in self.weights.items() if "policy" not in PROXIES[n].needs}
+        return replace(self, weights=own, evaluations=0)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether any proxy has a say."""
+        return any(self.weights.values())
 
     def terms(self, proposals: Proposals, labels: Int[Tensor, " texts"]) -> dict[str, Tensor]:
         """``task_loss`` and each proxy's score, shape (prompts,) each."""

@@ -127,7 +127,8 @@ def span_band(lm: LM, before: EncodedTexts | None, length: int) -> tuple[float, 
     """
     key = ("fluency band", length, before)
     if key not in lm.memo:
-        rows = [row[1:] for row in (before.befores if before else ())]  # without BOS
+        head = len(lm.start)
+        rows = [row[head:] for row in (before.befores if before else ())]
         spans = [row[at] for row in rows for at in _cuts(len(row), length)]
         if not spans:
             raise SoftlensError(

@@ -152,4 +152,7 @@ def test_on_a_real_vocabulary(smollm2: LM):
     assert not any(text.strip().lower() in labels for text in texts)
     assert not any("\n" in text for text in texts)
     assert {" film", " movie", " the", " is"} <= texts
+    # A word has a token with its space and one without: both are the word.
+    assert banned(smollm2, task, "good") == {"good", " good"}
+    assert banned(smollm2, task, " good") == {" good"}
     assert 500 < len(texts) < 15_000

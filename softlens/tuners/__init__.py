@@ -97,7 +97,7 @@ def tune(
     tuner_class, chosen, config = _settle(
         lm, task, method, length, proxies, steps, seed, judge, description, options
     )
-    weights, budget = config.proxies, config.steps
+    weights, budget, length, seed = config.proxies, config.steps, config.length, config.seed
     problem = Problem.encode(lm, task, length, chosen.truncate, chosen.ban)
     _check_judge(lm, judge)
     setting = problem.setting(judge, description)
@@ -106,14 +106,20 @@ def tune(
     outcomes: list[tuple[Tuner, Outcome]] = []
     for start in range(chosen.starts):
         # Far apart, so that no start of one seed is a start of another.
-        tuner = tuner_class(problem, objective, chosen, budget, seed + START_STRIDE * start)
-        if isinstance(tuner, SearchTuner) and start == 0:
-            tuner.check_budget(method)
-        outcomes.append((tuner, run_loop(tuner, problem, objective, chosen, budget, progress)))
-        done = outcomes[-1][1].accuracy_dev == 1 and not weights
+        try:
+            tuner = tuner_class(problem, objective, chosen, budget, seed + START_STRIDE * start)
+            if isinstance(tuner, SearchTuner) and start == 0:
+                tuner.check_budget(method)
+            outcomes.append((tuner, run_loop(tuner, problem, objective, chosen, budget, progress)))
+        except KeyboardInterrupt:
+            if not outcomes:
+                raise
+            log.warning("Interrupted before start %d; keeping the best of those before.", start + 1)
+            outcomes[-1][1].ended = INTERRUPTED
+        done = outcomes[-1][1].accuracy_dev == 1 and not any(weights.values())
         if done or outcomes[-1][1].ended == INTERRUPTED:
             break
-    if any(weights.values()):
+    if objective.of_prompts.weighs:
         tuner, outcome = min(outcomes, key=lambda o: o[1].objective_dev)
     else:
         tuner, outcome = max(outcomes, key=lambda o: (o[1].accuracy_dev, -o[1].loss_dev))
@@ -179,6 +185,7 @@ def _settle(
     weights = check_weights(proxies)
     check_whole("length", length, "length=5")
     check_whole("seed", seed, "seed=0")
+    length, seed = int(length), int(seed)  # numpy's are no seeds to torch
     if steps is not None:
         check_whole("steps", steps, "steps=150, or None for a budget")
     chosen = _options(method, tuner_class, options).for_lm(lm)

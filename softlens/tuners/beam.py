@@ -49,8 +49,8 @@ class BeamTuner(SearchTuner):
     @property
     def least(self) -> int:
         """Two looks at dev, and as many tokens tried at each place as the beam is wide."""
-        p, tried = self.problem, self.options.width * (1 + self._texts + self.objective.contexts)
-        return 2 * len(p.dev) + p.length * tried
+        p, tried = self.problem, self.options.width * (1 + self._texts + self._cost_of_proxies)
+        return 2 * self._cost_of_look + p.length * tried
 
     @property
     def _texts(self) -> int:
@@ -59,8 +59,8 @@ class BeamTuner(SearchTuner):
     def step(self) -> dict[str, float]:
         """Grow the whole beam; the budget decides how many tokens are tried at each place."""
         p, width = self.problem, self.options.width
-        texts, each = self._texts, self._texts + self.objective.contexts
-        budget = self.left - 2 * len(p.dev) - p.length * width
+        texts, each = self._texts, self._texts + self._cost_of_proxies
+        budget = self.left - 2 * self._cost_of_look - p.length * width
         tried = max(width, budget // (p.length * each))
         rows: list[Row] = [()]
         nats = torch.zeros(1)

@@ -130,10 +130,11 @@ def look(tuner: Tuner, problem: Problem, objective: Objective) -> Outcome:
     accuracy, loss = problem.on_dev(vectors, objective.calibrated)
     objective.evaluations += len(problem.dev)
     total = loss
-    if any(objective.weights.values()) and "prior_kl" not in objective.weights:
+    if (own := objective.of_prompts).weighs:
         ids = torch.tensor([tuner.token_ids], device=vectors.device)
         proposals = Proposals(objective.setting, ids, vectors[None], texts=problem.dev)
-        total += float(objective.penalty(objective.scores(proposals)))
+        total += float(own.penalty(own.scores(proposals)))
+        objective.evaluations += own.evaluations
     return Outcome(vectors, tuner.token_ids, accuracy, loss, total)
 
 
@@ -147,6 +148,6 @@ def _last_look(tuner: Tuner, problem: Problem, objective: Objective) -> Outcome:
 
 
 def _better(new: Outcome, old: Outcome, objective: Objective) -> bool:
-    if any(objective.weights.values()) and "prior_kl" not in objective.weights:
+    if objective.of_prompts.weighs:
         return new.objective_dev < old.objective_dev
     return (new.accuracy_dev, -new.loss_dev) > (old.accuracy_dev, -old.loss_dev)

@@ -151,10 +151,15 @@ class Pool:
         names = self.objective.weights
         if not names or not rows:
             return torch.empty(len(rows), len(names))
-        first = self.problem.train.subset(self.order[: 2 * len(self.problem.words)].tolist())
+        first = self.problem.train.subset(self.order[: texts_of_proxies(self.problem)].tolist())
         proposals = Proposals.of_ids(self.objective.setting, rows, first)
         scores = self.objective.scores(proposals)
         return torch.stack([scores[name].cpu() for name in names], dim=1)
+
+
+def texts_of_proxies(problem: Problem) -> int:
+    """Training texts that a new candidate's proxies are taken on, where they need any."""
+    return min(2 * len(problem.words), len(problem.train))
 
 
 def in_turns(labels: Int[Tensor, " texts"], seed: int) -> Int[Tensor, " texts"]:

@@ -2,16 +2,16 @@
 
 import logging
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from softlens.lm import LM, draw_prompts
 from softlens.lm.surprisals import Context
 from softlens.objectives import Objective
 from softlens.tuners.base import HardTuner, Problem, TunerOptions
-from softlens.tuners.pool import Pool, Row
+from softlens.tuners.pool import Pool, Row, texts_of_proxies
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,20 @@ class SearchTuner(HardTuner):
             self._best = kept[0]
         return kept
 
+    @property
+    def _cost_of_proxies(self) -> int:
+        """Evaluations for a candidate's proxies, which the pool takes when it comes in."""
+        return self.objective.contexts + self._asks_mass * texts_of_proxies(self.problem)
+
+    @property
+    def _cost_of_look(self) -> int:
+        """Evaluations for a look at dev."""
+        return (1 + self._asks_mass) * len(self.problem.dev)
+
+    @property
+    def _asks_mass(self) -> bool:
+        return "label_mass" in self.objective.weights
+
     def row(self) -> dict[str, float]:
         """The history's columns for the best of the pool, on the texts that it was asked about."""
         best = self.pool.best()
@@ -182,7 +196,7 @@ class SampleTuner(SearchTuner):
     @property
     def least(self) -> int:
         """Two looks at dev, and one candidate."""
-        return 2 * len(self.problem.dev) + self._each
+        return 2 * self._cost_of_look + self._each
 
     @property
     def _texts(self) -> int:
@@ -190,18 +204,28 @@ class SampleTuner(SearchTuner):
 
     @property
     def _each(self) -> int:
-        return self._texts + 1 + self.objective.contexts
+        return self._texts + 1 + self._cost_of_proxies
 
     def _affordable(self, each: int) -> int:
-        return (self.left - len(self.problem.dev)) // each
+        return (self.left - self._cost_of_look) // each
 
 
 class RaceOptions(SearchOptions):
     """Options of `race`."""
 
-    stages: tuple[int, ...] = Field(
-        default=(6, 24, 48), description="training texts asked about at each stage"
+    stages: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(6, 24, 48),
+        min_length=1,
+        description="training texts asked about at each stage, a rising number",
     )
+
+    @field_validator("stages")
+    @classmethod
+    def _rise(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
+        if list(stages) != sorted(set(stages)):
+            raise ValueError("the stages must rise, as in (6, 24, 48)")
+        return stages
+
     kept: float = Field(default=1 / 16, gt=0, lt=1, description="share that goes on after a stage")
 
 
@@ -216,14 +240,14 @@ class RaceTuner(SearchTuner):
     def least(self) -> int:
         """Two looks at dev, and one candidate through all stages."""
         texts = min(self.options.stages[-1], len(self.problem.train))
-        return 2 * len(self.problem.dev) + 1 + self.objective.contexts + texts
+        return 2 * self._cost_of_look + 1 + self._cost_of_proxies + texts
 
     def step(self) -> dict[str, float]:
         """One race: draw as many prompts as can be afforded, and halve them."""
         stages, share = self.options.stages, self.options.kept
         steps = [later - before for before, later in zip((0, *stages), stages, strict=False)]
-        each = 1 + self.objective.contexts + sum(n * share**i for i, n in enumerate(steps))
-        fixed = len(self.problem.dev) + self.LEAST * sum(steps[1:])
+        each = 1 + self._cost_of_proxies + sum(n * share**i for i, n in enumerate(steps))
+        fixed = self._cost_of_look + self.LEAST * sum(steps[1:])
         wanted = max(1, int((self.left - fixed) / each))
         drawn: list[Row] = []
         for _ in range(self.TRIES):

@@ -68,8 +68,11 @@ class SoftTuner(Tuner):
         self._vectors.grad = torch.stack([*gradients.values()]).sum(dim=0)
         self._adam.step()
         self._rate.step()
+        row = self.objective.row(terms, gradients)
+        if not torch.isfinite(self._vectors).all():
+            return row | {"objective": math.nan}
         self._ids = list(nearest_tokens(self.problem.lm, self.vectors, k=1).token_ids)
-        return self.objective.row(terms, gradients)
+        return row
 
     @property
     def vectors(self) -> Tensor:

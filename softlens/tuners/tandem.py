@@ -141,7 +141,7 @@ class TandemTuner(SearchTuner):
         drawing = self._finalists * (1 + self._screens * self._cost_of_nats)
         race, choice, drawn = drawing + self._costs()[1], self._reserve, self.options.drawn
         parts = (race / drawn, choice / (1 - drawn)) if self.options.rounds else (race + choice,)
-        return len(self.problem.dev) + math.ceil(max(parts))
+        return self._cost_of_look + math.ceil(max(parts))
 
     # The whole method: one call draws and races, the next ones repair, the last one chooses.
     def step(self) -> dict[str, float]:
@@ -231,7 +231,8 @@ class TandemTuner(SearchTuner):
     def _within(self, rows: list[Row]) -> Bool[Tensor, " candidates"]:
         place, bos = self._nats_of(rows).unbind(dim=1)
         within = self._surprisal(rows) <= self.options.most_nats
-        if self.options.most_relevance is not None:
+        # With no text before the prompt there is nothing to be relevant to.
+        if self.options.most_relevance is not None and self._place is not self._bos:
             within &= place - bos <= self.options.most_relevance
         return within
 
@@ -295,7 +296,7 @@ class TandemTuner(SearchTuner):
     @property
     def _reserve(self) -> int:
         """What the choice on dev, and the loop's own looks at dev, will cost."""
-        return (self._finalists + 2) * len(self.problem.dev)
+        return self._finalists * len(self.problem.dev) + 2 * self._cost_of_look
 
     @property
     def _cost_of_nats(self) -> int:
@@ -314,7 +315,7 @@ class TandemTuner(SearchTuner):
 
     def _costs(self) -> tuple[float, int]:
         """Evaluations of a race for each candidate, and however few there are."""
-        each, alive, before = float(self.objective.contexts), 1.0, 0
+        each, alive, before = float(self._cost_of_proxies), 1.0, 0
         for number, texts in enumerate(self._stages):
             asks_nats = number == 1 and not self._screens
             each += alive * (texts - before + asks_nats * self._cost_of_nats)

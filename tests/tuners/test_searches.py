@@ -72,6 +72,45 @@ def test_a_template_with_the_prompt_in_front(tiny: Callable[..., LM], toy_task: 
         assert search(tiny(), task, method, evaluations=1500).prompt.is_hard
 
 
+@pytest.mark.parametrize("template", ["{prompt} {text}", "{text} {prompt} it was"])
+def test_without_a_text_before_the_prompt_nothing_must_be_relevant_to_it(
+    tiny: Callable[..., LM],
+    toy_task: Task,
+    template: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # As on a large LM, where relevance is bounded by default.
+    task, raced = toy_task.with_(template=template), []
+
+    def race(self, pool, rows, original=TandemTuner._race):
+        raced.append(len(rows))
+        original(self, pool, rows)
+        if template.startswith("{prompt}"):
+            assert self._within(pool.rows).all()
+
+    monkeypatch.setattr(TandemTuner, "_race", race)
+    with caplog.at_level("INFO"):
+        run = search(tiny(), task, "tandem", draw_after="texts", most_nats=50.0)
+    assert run.config.options["most_relevance"] == -0.2
+    assert len(raced) > 1
+    assert min(raced) > 1
+    if template.startswith("{prompt}"):
+        assert "No candidate keeps the bounds" not in caplog.text
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_label_mass_is_paid_from_the_budget(tiny: Callable[..., LM], toy_task: Task, method: str):
+    run = search(tiny(), toy_task, method, proxies={"label_mass": 0.1})
+    assert run.metrics["evaluations"] <= 3000
+
+
+def test_stages_of_a_race_rise(tiny: Callable[..., LM], toy_task: Task):
+    for stages, words in (((), "at least 1"), ((0, 6), "greater than or equal"), ((6, 6), "rise")):
+        with pytest.raises(SoftlensError, match=words):
+            search(tiny(), toy_task, "race", stages=stages)
+
+
 def test_the_history_counts_what_the_metrics_say(tiny: Callable[..., LM], toy_task: Task):
     run = search(tiny(), toy_task, "sample")
     assert run.history["evaluations"].is_monotonic_increasing

@@ -11,7 +11,7 @@ import torch
 
 from softlens import Prompt, SoftlensError, Split, Task, evaluate, tune
 from softlens.lm import LM, answer_logits, score_answers
-from softlens.objectives import task_loss
+from softlens.objectives import Objective, task_loss
 from softlens.tuners import TUNERS
 from softlens.tuners.base import Problem
 from softlens.tuners.soft import SoftTuner
@@ -136,6 +136,41 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best(
     assert run.metrics["ended"] == "stopped: the loss was not a number"
     assert torch.isfinite(run.prompt.vectors).all()
     assert "lower learning rate" in caplog.text
+
+
+def test_a_gradient_that_is_no_number_stops_and_keeps_the_best(
+    tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(self, *rest, original=Objective.gradients):
+        terms, gradients = original(self, *rest)
+        return terms, {name: gradient * float("nan") for name, gradient in gradients.items()}
+
+    monkeypatch.setattr(Objective, "gradients", broken)
+    run = quick(tiny(), toy_task)
+    assert run.metrics["ended"] == "stopped: the loss was not a number"
+    assert torch.isfinite(run.prompt.vectors).all()
+
+
+def test_ctrl_c_before_a_later_start_keeps_the_earlier_ones(
+    tiny: Callable[..., LM],
+    toy_task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    made = []
+
+    def interrupted(self, *given, original=SoftTuner.__init__):
+        made.append(1)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        original(self, *given)
+
+    alone = quick(tiny(), toy_task)
+    monkeypatch.setattr(SoftTuner, "__init__", interrupted)
+    run = quick(tiny(), toy_task, starts=3)
+    assert (run.metrics["ended"], run.metrics["starts"]) == ("interrupted", 1)
+    assert torch.equal(run.prompt.vectors, alone.prompt.vectors)
+    assert "Interrupted before start 2" in caplog.text
 
 
 def test_unknown_methods_options_and_budgets(tiny: Callable[..., LM], toy_task: Task):
