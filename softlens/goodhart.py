@@ -98,11 +98,11 @@ class Overoptimisation(Result):
     parts: pd.DataFrame = field(repr=False, compare=False)
     """``task, method, proxy, gauge, best_weight, parts_at, proxy_change, gauge_change, n``: the
     first weight at which the proxy is better than at the gauge's best smaller weight, and the gauge
-    worse, both beyond their 95% intervals over seeds and by as much as matters (.05 of a share, .25
-    nats); NaN where they never part, and where `n`, the seeds that both weights have, is below 2.
-    Of weights at which the gauge is alike the one with the better proxy is the best. Changes are
-    means over seeds from the best to that weight (from the best to the last where they never
-    part)."""
+    worse, both beyond their 95% intervals over seeds (of fewer than six: in every seed, too) and by
+    as much as matters (.05 of a share, .25 nats); NaN where they never part, and where `n`, the
+    seeds that both weights have, is below 2. Of weights at which the gauge is alike the one with
+    the better proxy is the best. Changes are means over seeds from the best to that weight (from
+    the best to the last where they never part)."""
     controls: pd.DataFrame = field(repr=False, compare=False)
     """``task, gauge, control, value``: what the empty prompt, random prompts (their mean) and the
     best readable prompt have of the gauges that the table knows of them."""
@@ -227,6 +227,8 @@ def _controls(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "gauge", "control", "value"])
 
 
+FEW_SEEDS = 6
+"""Below which even seeds that all agree are no evidence at the 5% level (two-sided sign test)."""
 _HIGH = {name for name, gauge in GAUGES.items() if gauge.high}
 
 
@@ -268,6 +270,10 @@ def _part(tidy: pd.DataFrame, proxy: str, least: float, gauge: str) -> dict[str,
             continue
         better = changes[proxy]["low"] > 0 and changes[proxy]["mean"] >= least
         worse = changes[gauge]["high"] < 0 and changes[gauge]["mean"] <= -GAUGES[gauge].least
+        if shared < FEW_SEEDS:
+            # The interval of so few is narrower than it says: none of them may say otherwise.
+            proxies, gauges = (pairs[n][weight] - pairs[n][best] for n in (proxy, gauge))
+            better, worse = better and proxies.min() > 0, worse and gauges.max() < 0
         if better and worse:
             return last | {"parts_at": weight}
         # Of weights at which the gauge stands alike, the one with the better proxy: what is lost

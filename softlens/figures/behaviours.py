@@ -45,7 +45,8 @@ def over_optimisation(ground: Ground) -> Drawn:
         "Lines are means over seeds, bands their intervals; arrows say which way is good. A star "
         "stands where a gauge parts from the proxy: compared with the gauge's own best smaller "
         "weight, the proxy is better and the gauge worse, both beyond their paired 95% intervals "
-        "and by as much as matters (.05 of a share, .25 nats). Thin lines: the controls. They "
+        "(of fewer than six seeds: in every seed, too) and by as much as matters (.05 of a share, "
+        ".25 nats). Thin lines: the controls. They "
         f"part: {where_they_part(found)}. So few seeds make rough intervals. {ground.stated()}"
     )
     return Drawn(axes.ravel()[0].figure, found.frame, caption)

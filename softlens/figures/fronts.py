@@ -80,7 +80,9 @@ def price_apart(ground: Ground) -> Drawn:
         "surprisal) and the price of the optimiser (the rest: what could be had at that surprisal "
         "and was not found). Bars are means over seeds, points the gaps of the runs, lines their "
         f"intervals. {above}"
-        f"Mean over tasks, weights and seeds (interpretability and optimiser): {prices(split)}. "
+        "Mean over tasks and seeds (interpretability and optimiser), without a proxy: "
+        f"{prices(split[split['weight'] == 0])}; with one, over its weights: "
+        f"{prices(split[split['weight'] > 0])}. "
         + ("" if reference == "gold front" else "The price of the optimiser is at least this. ")
         + ground.stated()
     )
