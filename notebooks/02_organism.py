@@ -77,10 +77,11 @@ sl.organism.ask(lm, text, questions)
 # %% [markdown]
 # ## The readable front
 #
-# There are a few thousand questions, so all of them can be asked on all the test texts. Each is a
-# point: how well it does the task, against how likely the LM is to say it by itself (*surprisal*,
-# nats per token after BOS). The *front* joins those that no other question beats in both. It is the
-# truth that a tuner's trade-off can be held against.
+# There are six thousand questions. All are asked on 64 test texts, and those that answer with a label
+# word now and then on all 2,048. Each is a point: how well it does the task, against how likely the LM
+# is to say it by itself (*surprisal*, nats per token after BOS). The *front* joins those that put at
+# least half of the probability on the label words, and that no other such question beats in both. It is
+# the truth that a tuner's trade-off can be held against.
 #
 # In `sentiment` the label is the writer's verdict on the whole. Cheaper questions ask for a part of
 # the review, which agrees with the whole only so often: a real trade-off.
@@ -93,7 +94,9 @@ front[front["on_front"]][["text", "asks_for", "accuracy", "nats_per_token", "lab
 ax = sl.plot_front(front)
 # %% [markdown]
 # In `witness` the label is one person's opinion, the critic's. The right question is readable and
-# the LM answers it, but it hardly ever asks it unprompted. Everything cheaper is at chance.
+# the LM answers it, but it hardly ever asks it unprompted. Everything cheaper that answers with a label
+# word is at chance. (A few grey points to its left are above: questions about other people, which leave
+# the label words next to nothing of the probability.)
 
 # %%
 ax = sl.plot_front(sl.organism.readable_front("witness"))
@@ -135,7 +138,8 @@ for name in ("sentiment", "witness"):
 
 # %% [markdown]
 # The readings are far off to the right: more surprising than any question of the language, and none
-# of them a sentence of it. Some happen to do what their prompt does, others do nothing, and neither
-# their words nor their surprisal tell which. Meanwhile each task has a readable prompt at the top of
+# of them a sentence of it. Some happen to do what their prompt does, others do nothing. Those that work
+# hold a word of a right question ("about", "critic"): who knows the question sees it afterwards, and
+# six readings are no test of it. Meanwhile each task has a readable prompt at the top of
 # its front that does as well as any soft prompt. What the vectors have learned can be said in five
 # plain words; their nearest tokens do not say it.

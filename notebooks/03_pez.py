@@ -51,7 +51,8 @@ run
 # %%
 ax = run.plot()
 # %% [markdown]
-# The prompt does the task. It is no sentence, and nothing in it says what it asks for:
+# The prompt does the task. It is no sentence. It shares words with a right question ("all in all it
+# seemed"), and who does not know the question would hardly find it in there:
 
 # %%
 sl.organism.explain(run.text)
@@ -112,8 +113,8 @@ ordered[["proxy", "weight", "seed", "text", *columns]].round(3)
 # `perplexity` lowers the surprisal, not to that of any sentence, and the task pays for it.
 # `perplexity_target` works much better as a proxy, and that is the trouble: from a weight of .3 on
 # the prompts are flawless sentences of the language that ask something else. The proxy is satisfied,
-# the label mass is gone, and an accuracy near chance is all that says so. Being fluent is not being
-# about the task. (Two seeds show the direction; how much is lost they do not.)
+# the label mass is gone, and so is the accuracy. Who looks at the surprisal alone sees a success. Being
+# fluent is not being about the task. (Two seeds show the direction; how much is lost they do not.)
 
 # %% [markdown]
 # ## Against the truth

@@ -66,8 +66,8 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# A policy that begins at random tries words; its entropy falls slowly, and ninety steps are a small
-# part of the 12,000 that were published.
+# A policy that begins at random tries words; its entropy falls, rises again, and is far from zero at the
+# end: ninety steps are a small part of the 12,000 that were published.
 
 # %%
 ax = runs["random"].plot()
@@ -116,7 +116,7 @@ frame[["start", "weight", "seed", "text", *columns]].round(3)
 #
 # - From a random start the prompts are no sentences at any weight. Two of them do the task without
 #   fault and with nearly all of the LM's probability on the label words; that they ask for the
-#   verdict, nobody would guess.
+#   verdict, their words hardly tell.
 # - There the weight does, in the mean of the two seeds, what the paper describes: the surprisal goes
 #   down, and so does the accuracy. At the largest weight the prompts are still no sentences, and ask nothing.
 # - From the LM's start the weight has nothing left to do. All prompts are sentences that ask for
@@ -125,7 +125,7 @@ frame[["start", "weight", "seed", "text", *columns]].round(3)
 # ## Against the truth
 #
 # One seed stays at the question about the last sentence, whatever the weight. The front shows what
-# kind of loss that is: a better question costs a few tenths of a nat, and the policy no longer
+# kind of loss that is: a better question costs two tenths of a nat per token, and the policy no longer
 # tries it. Not a price of being readable, but of the search.
 
 # %%

@@ -86,8 +86,10 @@ means.join([groups["right"].sum(), groups[beside].mean()]).round(3)
 # Where the LM asks the right question by itself, looking at its samples is enough. The needle is not
 # among the few hundred prompts that `sample` can afford; what it ends in answers the task without
 # asking for it: see its accuracy, and its label mass. `race` finds the needle as often as `tandem`
-# does. What `tandem` adds shows where several wordings do the task alike: it ends in the least
-# surprising of them, and it stops before the budget is spent. Against what could be had:
+# does. What `tandem` adds shows where several wordings do the task alike, on `topic` and `sentiment`: it
+# ends in a less surprising one than the others, in most seeds the least surprising that there is, and it
+# stops before the budget is spent. Against what could be had (a step says what a method reaches if it
+# may be so surprising, in the mean of the seeds; the dotted line is the front):
 
 # %%
 axes = table.plot()
@@ -101,8 +103,9 @@ axes = table.plot()
 #
 # There nobody knows the readable prompts, and the LM was never made to be asked them. A run takes five
 # minutes or more on a processor, so none is made here: the library carries the runs that
-# `make figures-real` computes. SmolLM2-135M, five tokens, three seeds, all methods with about the
-# evaluations of a published PEZ run, and 2,000 test texts, by which an accuracy is known to .01. Two
+# `make figures-real` computes. SmolLM2-135M, five tokens, three seeds, all methods with a budget of
+# about 14,400 evaluations (some stop before), and 2,000 test texts, by which an accuracy is known to
+# .02. Two
 # tasks: whether a snippet of a movie `review` is good or bad, and of which `genre` a text is (film
 # review, product review, news, tweet).
 
@@ -119,7 +122,8 @@ axes = real.plot()
 # `nats_per_token` is the surprisal where nothing stands before the prompt, `nats_after_texts` that
 # where it is used: behind training texts, one at a time. Tandem bounds the latter (3 nats by
 # default), and by .2 it must lie below the former: a prompt that belongs there is less surprising
-# there.
+# there. The dotted line in the picture is a *bound*: the best of all runs, chosen on dev. On the test
+# texts a run may lie above it.
 
 # %%
 by = ["task", "method", "weight"]
@@ -128,20 +132,22 @@ means.join(real.frame.groupby(by)[beside[1:]].mean()).sort_index().round(3)
 
 # %% [markdown]
 # Here it is another story. On `reviews` soft prompts do eight points better than the best prompt that
-# people wrote, and that one is a point better than no prompt at all. In the mean of the seeds no
-# method's texts go beyond it by more than a point, `tandem` included, and a weight on the proxy costs
-# them five to thirteen points. Is that the price of being readable? Nobody can say, for the true
-# front is unknown. One seed of RLPrompt found "This adds to the overall", one of race "It is
-# particularly", and these close half of the gap, so a good part of it is still the search.
+# people wrote, and that one is as good as no prompt at all (.788 and .778: the texts do not tell them
+# apart). In the mean of the seeds no method's texts go beyond it by more than a point, `tandem` included,
+# and a weight on the proxy costs them five to thirteen points. Is that the price of being readable?
+# Nobody can say, for the true front is unknown. One seed of RLPrompt found "This adds to the overall", one
+# of race "It is particularly": picked afterwards, by the test texts, these close half of the gap and two
+# fifths of it, so a part of it may still be the search.
 #
 # On `genre` soft prompts do almost thirty points better than no prompt, and texts get a quarter of that
-# in the mean, at the most. What does best is no sentence about the text, but the beginning of what could stand next in it: a dateline
-# ("August 22,"), a page number, a place and a colon. `tandem` may draw nothing of the kind. Its bounds
+# in the mean, at the most. What does best is no sentence about the text, but the beginning of what could
+# stand next in it: a new paragraph ("\n\nIn \n"), a number (" 151."), a place and a colon
+# ("\nThetford:"). `tandem` may draw nothing of the kind. Its bounds
 # keep whole words that are likelier *after* a text than without one, and under them it ends below no
 # prompt at all: a definition of "readable" that costs nothing on one task can cost everything on
 # another. (With three seeds an interval is no more than their range.)
 #
-# Without a weight `tandem` has the texts that are least surprising where they are used, for it keeps
-# its bounds. The label mass is near zero for everything: this LM was not asked anything, it was nudged.
-# What the organism shows is that readable prompts *can* be had for nothing where they exist and the
-# budget reaches them. It does not show that they exist for every LM and task at this length.
+# Without a weight `tandem` has, in the mean, the texts that are least surprising where they are used,
+# for it keeps its bounds. The label mass is near zero for everything: this LM was not asked anything, it
+# was nudged. What the organism shows is that readable prompts *can* be had for nothing where they exist
+# and the budget reaches them. It does not show that they exist for every LM and task at this length.

@@ -91,7 +91,7 @@ ax = sl.plot_faithfulness(found)
 # %% [markdown]
 # One number is never enough. What we expected by hand ("given") closes nearly all of the KL on test
 # texts, because most of that KL is about *asking the question at all*. Yet it gives another answer
-# on one text in ten (its accuracy is that of the best readable prompt, which is what it is):
+# on one text in ten (and yet its accuracy is as high as that of any readable prompt):
 
 # %%
 found[-1]
@@ -115,11 +115,11 @@ columns = {one.reading.method: numbers(one) for one in found}
 pd.DataFrame(columns | {name: numbers(found[-1], name) for name in ("random", "empty")})
 
 # %% [markdown]
-# We did not expect all of this. On shuffled words the order is that of the test texts: `matched` closes
+# On shuffled words the order is that of the test texts: `matched` closes
 # .90 of the KL, the reading by hand .86. On the texts of the *other task* it turns round: `matched`
 # closes .56, the reading by hand .70. Which of the two words is said there is another matter: `matched`
 # agrees on .91 of them, the reading by hand on .29, fewer than random text. (No prompt at all agrees on
-# .91, too: the first alone shows little.) So "near the end it was" is what the prompt does to reviews,
+# .91, too: there agreement alone shows little.) So "near the end it was" is what the prompt does to reviews,
 # where it gives the same answer on .996 of them (by hand: .900), and not how surely it asks elsewhere.
 # `mixture`, which asks the same question softly, closes as much as any on all three kinds of texts (1.00,
 # .71 and .96). A reading is a claim about some texts: say which.
@@ -135,11 +135,11 @@ sl.scrutability(lm, task, matched)
 # %% [markdown]
 # ## The criterion
 #
-# Our reading of the paper's criterion: a prompt is interpretable at $(\varepsilon, \delta)$ if a
-# reading exists whose faithfulness gap is at most $\varepsilon$ and whose gauges are within
-# $\delta$. Both are several clauses, each with its evidence; an interval passes only if its worse end
-# does. `sl.report(lm, task, run.prompt)` does all of this in one call; here it takes the readings that
-# we have:
+# Our reading of the paper's criterion: a prompt is interpretable at $(\varepsilon, \delta)$ if a reading
+# exists whose faithfulness gap is at most $\varepsilon$ and whose gauges are within $\delta$. Both are
+# several clauses, each with its evidence and its bound ($\varepsilon$ is .1 on texts of the task, .5 on
+# others); an interval passes only if its worse end does. `sl.report(lm, task, run.prompt)` does all of
+# this in one call; here it takes the readings that we have:
 
 # %%
 readings = [nearest, matched, mixture, by_hand]
@@ -147,7 +147,8 @@ report = sl.report(lm, task, run.prompt, methods=[], readings=readings)
 report
 
 # %% [markdown]
-# How small can $\varepsilon$ be, if we may spend so much surprisal? That is a curve, not a point:
+# How small can $\varepsilon$ be, if we may spend so much surprisal? That is a curve, not a point. (It is of
+# single texts: `mixture` is several and has no place on it.)
 
 # %%
 ax = report.plot()

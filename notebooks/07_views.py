@@ -73,7 +73,8 @@ nearest.chance.round(3)
 by_metric = sl.nearest_by_metric(lm, run.prompt)
 ax = by_metric.plot()
 # %% [markdown]
-# Dark columns can be read, pale ones are in the eye of the metric. Over the training, the nearest
+# On dark columns the metrics agree, pale ones are in the eye of the metric. Here the one dark column is
+# the token that training left where it began. Over the training, the nearest
 # token is no steady thing either; this is the path of each position:
 
 # %%
@@ -181,7 +182,7 @@ pd.DataFrame(
 ).set_axis(readable.split()).round(3)
 
 # %% [markdown]
-# The last word carries most of the answer if it may be removed, and seems to do harm if the mean
+# The last word carries half of the answer if it may be removed, and seems to do harm if the mean
 # embedding may stand in its place. An attribution that does not say what *absent* meant says little.
 #
 # ### A soft prompt

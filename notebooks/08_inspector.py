@@ -127,7 +127,8 @@ without_each(found)
 
 # %% [markdown]
 # Three of the words are ballast: no prediction changes without them. The last one opens the question
-# (without it the label mass is gone), and **one word says what is asked for: `all`**. If that is so,
+# (without it the label mass is gone), and **one word says what is asked for: `all`** (it helps to open the
+# question, too: without it most of the label mass goes). If that is so,
 # two things must follow. `all` alone must mend the readable question, and another word in its place
 # must break this one in the same way:
 

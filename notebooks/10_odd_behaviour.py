@@ -19,7 +19,7 @@
 # Optimise a prompt, and it does the task in ways nobody asked for. Optimise a *proxy* of
 # interpretability, and it satisfies the proxy in ways nobody wanted. Both are easier to talk about
 # with names, and easier to believe with counts. So each behaviour here has a rule that is written
-# down, and tested on prompts that a person labelled:
+# down, and tested on examples labelled by hand:
 
 # %%
 import pandas as pd
@@ -87,9 +87,9 @@ shown[shown["shown"] > 0].round(2)
 # %% [markdown]
 # ## Does the task, and does not say so
 #
-# Who looks at the accuracy alone misses half of what matters about a prompt. These prompts do the
-# task, and nobody who reads them would know it: most are word salad, and one asks how it was near the
-# end, which agrees with the verdict nine times in ten.
+# Who looks at the accuracy alone misses half of what matters about a prompt. These prompts choose the
+# right label word, and who reads them would hardly know it: most are word salad, and one asks how it was
+# near the end, which agrees with the verdict nine times in ten.
 
 # %%
 odd.examples("off_task_but_accurate", 6)
@@ -128,8 +128,9 @@ one = table.frame[table.frame["proxy"].isin(["none", "perplexity_target"])]
 ax = sl.oddities(one[one["method"] == "pez"]).plot()
 
 # %% [markdown]
-# Without a proxy PEZ does the task and says nothing; with a weight of 1 it says flawless sentences,
-# about a zoo and a canal, and does not do the task. Somewhere between the two there should have been
+# Without a proxy PEZ does the task, in two seeds of three, and says nothing that a person would; with a
+# weight of 1 it says flawless sentences, two of them about a zoo and a canal, and does not do the task.
+# Somewhere between the two there should have been
 # a prompt that does both. It exists, and neither weight found it:
 
 # %%

@@ -43,9 +43,10 @@ for figure in sorted(FIGURES.values(), key=lambda figure: figure.number):
 # ## 1. A soft prompt, and its nearest tokens
 #
 # **Claim.** What a soft prompt does and what its nearest tokens do are two things.
-# **For**: the same vectors, scored twice, beside the controls. **Against**: nearest by cosine is one
-# decoding of several (figure 7 has better ones), and now and then the tokens are right: on `topic`
-# they do the task. On `witness` the soft prompt itself does not find the question.
+# **For**: the same vectors, scored twice, beside the controls, on two LMs. **Against**: nearest by cosine
+# is one decoding of several (figure 7 has better ones), and now and then the tokens are right: on `topic`
+# they do the task, and on `reviews` they do more than random tokens do, though less than no prompt. On
+# `witness` the soft prompt itself does not find the question.
 
 # %%
 show(ground, "soft_vs_nearest")
@@ -69,7 +70,8 @@ show(ground, "tradeoff_rlprompt")
 # ## 4. The price taken apart
 #
 # **Claim.** Most of what PEZ loses is the price of its optimiser; what is lost on the gold front is the
-# price of interpretability. **For**: the front is exact, every question of the language was scored.
+# price of interpretability. RLPrompt is the other way round where it is given a weight. **For**: the
+# front is exact, every question of the language was scored.
 # **Against**: the front is one of *questions of the language*; prompts that are no sentences can lie
 # above it, and then the optimiser's price is negative. Elsewhere there is only a bound.
 
@@ -80,7 +82,7 @@ show(ground, "price_apart")
 # ## 5. Odd behaviour, counted
 #
 # **Claim.** Accurate prompts that say something else are common. **For**: stated rules, tested on
-# prompts labelled by hand. **Against**: halfway between chance and the best readable prompt is a
+# examples labelled by hand. **Against**: halfway between chance and the best readable prompt is a
 # line that we drew, and rules see only what they were written for.
 
 # %%
@@ -89,9 +91,10 @@ show(ground, "odd_behaviour")
 # %% [markdown]
 # ## 6. Over-optimisation
 #
-# **Claim.** Past some weight the proxy still improves and what it stands for does not. **For**: gauges
-# that no tuner saw, paired over seeds. **Against**: few seeds; many gauges are looked at, and some
-# star may be chance.
+# **Claim.** Past some weight the proxy still improves, and what the prompts are for does not. **For**:
+# test texts, a judge and gauges that no tuner saw, paired over seeds. **Against**: few seeds; many gauges
+# are looked at, and some star may be chance. Gauges of readability alone get no star: what is lost is
+# the task.
 
 # %%
 show(ground, "over_optimisation")
@@ -135,7 +138,8 @@ show(ground, "training_paths")
 #
 # **Claim.** `tandem` finds prompts on the readable front, and they work on LMs that never saw it.
 # **For**: seeds paired, evaluations counted; a judge, and an LM with another tokenizer. **Against**:
-# the organism's language is small, and the LM says the right question now and then by itself. On a
+# `race` does as well here, RLPrompt spends fewer evaluations, and three seeds cannot tell any two apart.
+# The organism's language is small, and the LM says the right question now and then by itself. On a
 # real LM nobody knows whether the right prompt exists at this length.
 
 # %%
@@ -148,12 +152,14 @@ show(ground, "transfer")
 # ## 13. A real LM
 #
 # **Claim.** The methods lie as they do on the organism, PEZ far to the right and what is drawn from the
-# LM itself to the left, but no text does the task as well as soft prompts do. **For**: another LM,
-# pretrained, and texts that people wrote, on two tasks. **Against**: the front is a bound, and nobody
-# knows the truth. On `genre` it is not `tandem` that lies near it: its bounds on what is readable leave
-# it below no prompt at all. The weights 0 and .3 have three seeds, and the others have fewer as yet: the
-# caption counts what is finished and what is not. The runs are those that the library carries;
-# `make figures-real` goes on with them.
+# LM itself to the left, but no text does the task as well as soft prompts do, and most do no better than
+# no prompt. **For**: another LM, pretrained, and texts that people wrote, on two tasks. **Against**: the
+# front is a bound, and nobody knows the truth. Hardly any prompt, soft ones included, puts a hundredth
+# of the probability on the label words: these are choices among words that the LM would not say. On
+# `genre` it is not `tandem` that lies near it: its bounds on what is readable leave it below no prompt
+# at all. The weights 0 and .3 have three seeds, and the others have fewer as yet: the caption counts
+# what is finished and what is not. The runs are those that the library carries; `make figures-real` goes
+# on with them.
 
 # %%
 show(ground, "tradeoff_real")
@@ -161,9 +167,11 @@ show(ground, "tradeoff_real")
 # %% [markdown]
 # ## 14. Proxies compared
 #
-# **Claim.** A proxy that is better optimised is not a better proxy. **For**: the same weight, method and
-# seeds. **Against**: one weight, which suits no two proxies equally. (The full figure has six proxies,
-# a quick one fewer.)
+# **Claim.** At this weight most proxies cost accuracy, and one that optimises surprisal far better buys
+# little of it back. **For**: the same weight, method and seeds; `perplexity_target` ends at a fifth of the
+# nats of `perplexity`, and about as accurate. **Against**: one weight, which suits no two proxies equally;
+# and on every gauge drawn the better optimised of those two is the better one. (The full figure has six
+# proxies, a quick one fewer.)
 
 # %%
 show(ground, "proxies_compared")

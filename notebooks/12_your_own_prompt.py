@@ -17,8 +17,8 @@
 # # Your own prompt: trained with PEFT, read here, and back again
 #
 # You trained a soft prompt with [PEFT](https://github.com/huggingface/peft), on a model of your own.
-# What does it say? This notebook takes one the whole way: trained in PEFT, read and tested here, and
-# handed back to PEFT with the same logits.
+# What does it say? This notebook goes the whole way: a prompt trained in PEFT, read and tested here, one
+# that stands behind the text, and one handed back to PEFT with the same logits.
 #
 # The model is the bundled organism, so that it runs anywhere and the right answers are known. For a
 # model of yours, put its folder or its hub id in the place of `base`.
@@ -191,8 +191,8 @@ ax = report.plot()
 # %% [markdown]
 # No. No text that the search could find closes more than a small part of what the prompt does, and
 # the nearest tokens close none. That is no failure of the search alone: in this language, questions
-# *follow* what they are about, so nothing that people say would ask for the topic from in front. A
-# soft prompt can; a text cannot.
+# *follow* what they are about, so nothing that people say there is built to ask for the topic from in
+# front. A soft prompt can, and no text that was tried does.
 #
 # ## The same task, asked where people ask
 #
@@ -225,8 +225,9 @@ moved = sl.transfer(reading, usual, [judge, llama], behind)
 ax = moved.plot()
 
 # %% [markdown]
-# It does. The vectors themselves cannot go: they mean something in the embedding that they were
-# trained in, and `transfer` says so instead of showing a number.
+# It does. (On texts of *another task* it does worse than no prompt, as the table above says: a reading
+# is a claim about some texts.) The vectors themselves cannot go: they mean something in the embedding
+# that they were trained in, and `transfer` says so instead of showing a number.
 
 # %%
 try:

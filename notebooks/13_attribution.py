@@ -60,8 +60,8 @@ ax = soft.plot(kind="words")
 #
 # The soft prompt reads verbs of opinion, and the persons who hold them (*stranger*: without that word,
 # "the mocked it" looks like the writer's own). Adjectives do nothing. So it asks about the verdict, as
-# `readable` does, and we know it without reading one of its vectors. The intervals are wide, as the same
-# verb is the writer's in one review and a stranger's in the next.
+# `readable` does above, and we know it without reading one of its vectors. The intervals are wide, as
+# the same verb is the writer's in one review and a stranger's in the next.
 
 # %% [markdown]
 # ## Which attribution to believe?
@@ -86,13 +86,14 @@ comparison
 # %%
 axes = comparison.plot()
 # %% [markdown]
-# Gradient x input and attention rollout are no better than a random order here, and they do not find
-# the position that was planted. The other three find it every time, and lose less when only what
-# they rank highest is kept. Between them, Shapley values and integrated gradients lose more when what
-# they rank highest is removed. Leave-one-out is the cheapest, and blind to words that stand in for each
-# other; integrated gradients cost ten times as much and need a fine path (the view shows the gap that
-# a coarse one leaves). Four prompts are few: before you believe a method on your own task, run this
-# cell there.
+# Gradient x input and attention rollout are no better than a random order here, and they do not find the
+# position that was planted. The other three find it every time, in three plants, and lose less when only
+# what they rank highest is kept. Integrated gradients have one mark against them: on shuffled weights,
+# too, they rank the positions much as before. Between them, Shapley values and integrated gradients lose
+# more when what they rank highest is removed. Leave-one-out is the cheapest, and blind to words that
+# stand in for each other; integrated gradients cost more than ten times as much and need a fine path
+# (the view shows the gap that a coarse one leaves). Four prompts are few: before you believe a method on
+# your own task, run this cell there.
 #
 # ## Why two good methods differ
 #
@@ -109,8 +110,9 @@ axes = faded.plot()
 # left, everything happens in the first half of the way, and it begins with a loss: with vectors that are
 # faintly faded in, the LM answers worse than with none at all. It has never met such vectors, and what
 # happens there is what integrated gradients share out: what they hold against *to* is lost in the first
-# eighth of the way, and only partly regained. In the second half, where the prompt looks like itself, the curve is flat and
-# the gradient says nothing. On the right, *pottery* and *to* help the more, the more of the others
-# are there. The two end with different numbers for *to*, negative on the left and positive on the right.
-# They differ by their path and not by their arithmetic, and of the two questions ("what bends the curve as
-# the vectors grow?" and "what is missed when it is gone?") it is the second that one mostly has in mind.
+# eighth of the way, and only partly regained. In the second half, where the prompt looks like itself,
+# the curve is flat and the gradient says nothing. On the right, *pottery* and *to* help the more, the
+# more of the others are there. The two end with different numbers for *to*, negative on the left and
+# positive on the right. They differ by their path and not by their arithmetic, and of the two questions
+# ("what bends the curve as the vectors grow?" and "what is missed when it is gone?") it is the second
+# that one mostly has in mind.

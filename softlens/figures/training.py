@@ -114,7 +114,8 @@ def no_price(ground: Ground) -> Drawn:
         "Above: every method beside what could be had. Below: how far each run lies under the best "
         "readable prompt, against what it spent. `tandem` draws sentences from the LM, races and "
         "repairs them; no weight is given here: interpretability enters as bounds. Its mean price "
-        f"of interpretability is {tandem['price_of_interpretability'].mean():.3f}, of the optimiser "
+        f"of interpretability is {tandem['price_of_interpretability'].mean():.3f}, that of the "
+        "optimiser "
         f"{tandem['price_of_optimiser'].mean():.3f}. Accuracy of tandem minus that of the others "
         f"without a proxy, seeds paired: {says}. {ground.stated()}"
     )

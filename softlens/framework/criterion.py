@@ -213,13 +213,16 @@ def _faithful(fit: Faithfulness, c: Criterion) -> list[dict[str, Any]]:
     worst = min(known_ones, default=(math.nan, math.nan, math.nan, ""))
     return [
         _clause(name, "says what the prompt does (KL)", 1 - low, c.epsilon,
-                f"gap {1 - closed:.3f}, at most {1 - low:.3f}"),
+                f"gap {1 - closed:.3f} (95%: up to {1 - low:.3f}), bound {c.epsilon:g}"),
         _clause(name, "gives the same answers", 1 - least, c.epsilon,
-                f"agrees on {agreement:.3f}, at least {least:.3f}"),
+                f"agrees on {agreement:.3f} (95%: down to {least:.3f}), "
+                f"bound {1 - c.epsilon:g}"),
         _clause(name, "is as accurate", accuracy, c.epsilon,
-                f"{fit.accuracy_reading:.3f}, prompt {fit.accuracy_prompt:.3f}"),
+                f"{fit.accuracy_reading:.3f}, prompt {fit.accuracy_prompt:.3f}, "
+                f"bound {c.epsilon:g} apart"),
         _clause(name, "also on other texts", 1 - worst[1], c.epsilon_elsewhere,
-                f"gap {1 - worst[0]:.3f} on {worst[3]}, at most {1 - worst[1]:.3f}"),
+                f"gap {1 - worst[0]:.3f} on {worst[3]} (95%: up to {1 - worst[1]:.3f}), "
+                f"bound {c.epsilon_elsewhere:g}"),
     ]  # fmt: skip
 
 

@@ -357,7 +357,8 @@ def test_what_is_off_the_distribution_is_named(
     worse = max(gaps, key=lambda domain: gaps[domain])
     verdict = verdict_on(organism, sentiment, known, "near the end it was")
     evidence = verdict.frame.set_index("clause").loc["also on other texts", "evidence"]
-    assert f"gap {gaps[worse]:.3f} on {worse}, at most" in evidence
+    assert f"gap {gaps[worse]:.3f} on {worse} (95%: up to" in evidence
+    assert "bound" in evidence
     lm, prompt = tiny(), Prompt.from_text(tiny(), "it was")
     alone = sl.report(lm, toy_task, prompt, methods=["nearest"], progress=False)
     assert "No texts of another kind: pass other=" in repr(alone)
