@@ -67,6 +67,47 @@ def test_seeds_are_counted_where_runs_are_missing(drawn: Ground):
     assert "Not there" not in drawn.stated()
 
 
+def test_a_figure_whose_runs_failed_is_left_out_and_the_others_are_drawn(
+    drawn: Ground, tmp_path: Path
+):
+    kept = drawn.sweep.frame[drawn.sweep.frame["method"] != "pez"]
+    fewer = replace(drawn, folder=tmp_path)
+    stores = {key: drawn.sweep.stores[key] for key in kept["cell"]}
+    fewer.__dict__["sweep"] = replace(drawn.sweep, frame=kept, stores=stores)
+    for name in ("attribution", "proxies_compared"):
+        with pytest.raises(LeftOutError, match="runs that it shows failed or are not there"):
+            draw(fewer, name)
+    draw(fewer, "tradeoff_rlprompt")
+
+
+def test_tables_are_those_of_the_runs_that_are_there(drawn: Ground, tmp_path: Path):
+    kept = drawn.sweep.frame[drawn.sweep.frame["seed"] == 0]
+    fewer = replace(drawn)
+    fewer.__dict__["sweep"] = replace(drawn.sweep, frame=kept)
+    fewer.__dict__["folder"] = tmp_path
+    draw(fewer, "transfer")
+    found = pd.read_csv(tmp_path / "transfer.csv")
+    assert set(found.loc[found["scored"] == "pez", "seed"]) == {0}
+
+
+def test_ctrl_c_ends_the_drawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    class Interrupted:
+        failed = ()
+
+        def missing(self) -> list[int]:
+            return [1]
+
+    monkeypatch.setattr("softlens.figures.runs.sweep", lambda *given, **named: Interrupted())
+    asked = ["--quick", "--task", "sentiment", "--workers", "1", "--only", "tradeoff_pez"]
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), *asked])
+    assert ended.value.code == 130
+    assert "the same call goes on" in caplog.text
+    assert not [*tmp_path.glob("tradeoff_pez*")]
+
+
 def test_a_page_shows_the_small_picture_and_the_caption(drawn: Ground):
     shown = show(drawn, "over_optimisation")
     assert shown.small.startswith(b"\x89PNG")
