@@ -74,9 +74,10 @@ def test_a_figure_whose_runs_failed_is_left_out_and_the_others_are_drawn(
     fewer = replace(drawn, folder=tmp_path)
     stores = {key: drawn.sweep.stores[key] for key in kept["cell"]}
     fewer.__dict__["sweep"] = replace(drawn.sweep, frame=kept, stores=stores)
-    for name in ("attribution", "proxies_compared"):
-        with pytest.raises(LeftOutError, match="runs that it shows failed or are not there"):
-            draw(fewer, name)
+    with pytest.raises(LeftOutError, match="runs that it shows failed or are not there"):
+        draw(fewer, "attribution")
+    with pytest.raises(LeftOutError, match="no run with the proxy relevance"):
+        draw(fewer, "proxies_compared")
     draw(fewer, "tradeoff_rlprompt")
 
 

@@ -204,7 +204,7 @@ def draw(ground: Ground, name: str) -> list[Path]:
     with plots.style():
         try:
             drawn = wanted.draw(ground)
-        except (SoftlensError, IndexError) as reason:
+        except SoftlensError as reason:
             if "sweep" not in vars(ground) or ground.sweep.missing().empty:
                 raise
             raise LeftOutError(f"runs that it shows failed or are not there ({reason})") from reason

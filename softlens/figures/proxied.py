@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from softlens.figures.base import Drawn, Ground, figure
+from softlens.figures.base import Drawn, Ground, LeftOutError, figure
 from softlens.statistics import mean_interval
 
 PANELS = {
@@ -24,7 +24,10 @@ def proxies_compared(ground: Ground) -> Drawn:
     frame = ground.sweep.frame
     task = ground.main_task
     frame = frame[(frame["task"] == task.name) & (frame["method"] == "pez")]
-    weight = frame.loc[frame["proxy"] == "relevance", "weight"].iloc[0]
+    compared = frame.loc[frame["proxy"] == "relevance", "weight"]
+    if compared.empty:
+        raise LeftOutError("no run with the proxy relevance is there, whose weight all have")
+    weight = compared.iloc[0]
     frame = frame[(frame["weight"] == weight) | (frame["proxy"] == "none")]
     judged = frame["judge_perplexity"].astype(float).map(np.log)
     frame = frame.assign(judge_nats=judged)

@@ -8,7 +8,7 @@ import seaborn as sns
 from softlens import plots
 from softlens.controls import random_prompts
 from softlens.evaluation import evaluate_all
-from softlens.figures.base import Drawn, Ground, figure
+from softlens.figures.base import Drawn, Ground, LeftOutError, figure
 from softlens.figures.fronts import turned_up
 from softlens.lm import load_lm
 from softlens.statistics import mean_interval
@@ -69,6 +69,8 @@ def _everywhere(ground: Ground) -> pd.DataFrame:
     runs = turned_up(ground)
     strongest = runs["weight"].max()
     runs = runs[runs["weight"].isin([0.0, strongest]) & (runs["scored"] != "soft")]
+    if bare := sorted(set(ground.tasks) - set(runs["task"])):
+        raise LeftOutError(f"no run of {', '.join(bare)} is there")
     rows = []
     for lm in (ground.lm, *(load_lm(name) for name in OTHERS)):
         for name, task in ground.tasks.items():
