@@ -27,8 +27,11 @@
 # token. This notebook turns $\lambda$ up on the organism, where it is known which prompts are right.
 
 # %%
+import pandas as pd
+
 import softlens as sl
 
+pd.set_option("display.max_colwidth", None)
 lm = sl.load_lm()
 task = sl.load_task("sentiment")
 

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 Scored = Literal["soft", "tokens", "text"]
 AnyPrompt = Prompt | str | PromptLike | None
 SPLITS = ("train", "dev", "test")
+MEASURES = ("accuracy", "accuracy_calibrated", "accuracy_vocab", "label_mass", "loss")
+"""What is measured of a prompt, as `Evaluation` explains."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,8 +56,7 @@ class Evaluation(Result):
 
     def summary(self) -> dict[str, float]:
         """The numbers, without the table."""
-        keys = ("accuracy", "accuracy_calibrated", "accuracy_vocab", "label_mass", "loss")
-        return {key: getattr(self, key) for key in keys}
+        return {key: getattr(self, key) for key in MEASURES}
 
     @property
     def table(self) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from softlens import files
 from softlens.display import Result, number
 from softlens.errors import DamagedFileError, SoftlensError
+from softlens.evaluation import MEASURES
 from softlens.lm import LM
 from softlens.prompts import Prompt
 
@@ -62,7 +64,8 @@ class Run(Result):
     tokens_changed, token_ids, accuracy_dev, loss_dev, evaluations``; losses in nats, the ids of the
     (nearest) tokens with a space between."""
     metrics: dict[str, float | str]
-    """Test accuracies with their controls, label mass, loss, seconds, and how it ended."""
+    """Test accuracies with their controls, label mass, loss, seconds, and how it ended; NaN where
+    Ctrl-C came before they were measured."""
     kept_steps: tuple[int, ...] = field(default=(), repr=False, compare=False)
     """Steps whose vectors were kept, as the option ``keep_vectors`` of "soft" and "pez" asks; the
     last step is the last of them."""
@@ -80,7 +83,6 @@ class Run(Result):
     @property
     def table(self) -> pd.DataFrame:
         """The prompt beside its controls; `frame` has every metric."""
-        keys = ("accuracy", "accuracy_calibrated", "accuracy_vocab", "label_mass", "loss")
         rows = [{"scored": f"this prompt ({self.metrics['scored']})", "prefix": ""}]
         if "readable_text" in self.metrics:
             name = f"best readable: {self.metrics['readable_text']}"
@@ -90,7 +92,7 @@ class Run(Result):
         return pd.DataFrame(
             [
                 {"scored": row["scored"]}
-                | {key: number(float(self.metrics[row["prefix"] + key])) for key in keys}
+                | {key: number(float(self.metrics[row["prefix"] + key])) for key in MEASURES}
                 for row in rows
             ]
         )
@@ -110,8 +112,9 @@ class Run(Result):
     def plot(self, ax: Any = None) -> Any:
         """Task loss, accuracy on dev, tokens changed, and each proxy, over the steps."""
         from softlens.plots import plot_history
+        from softlens.proxies import PROXIES
 
-        proxies = tuple(self.config.proxies)
+        proxies = {name: PROXIES[name].unit for name in self.config.proxies}
         return plot_history(self.history, self.config.length, proxies, ax)
 
     def as_prompt(self, lm: LM) -> Prompt:
@@ -134,7 +137,8 @@ class Run(Result):
             record = {
                 "config": self.config.model_dump(mode="json"),
                 "text": self.text,
-                "metrics": self.metrics,
+                # JSON has no NaN.
+                "metrics": {k: None if v != v else v for k, v in self.metrics.items()},
             }
             files.write_json(folder / "run.json", record)
         except OSError as reason:
@@ -170,7 +174,7 @@ def load_run(folder: str | Path) -> Run:
             text=record["text"],
             config=RunConfig(**record["config"]),
             history=pd.read_parquet(folder / "history.parquet"),
-            metrics=record["metrics"],
+            metrics={k: math.nan if v is None else v for k, v in record["metrics"].items()},
             kept_steps=tuple(tensors["kept_steps"].tolist()) if "kept_steps" in tensors else (),
             kept_vectors=tensors.get("kept_vectors"),
         )

@@ -179,10 +179,10 @@ def test_histories_show_proxies_and_gradients():
             "tokens_changed": [0, 1],
         }
     )
-    axes = plots.plot_history(history, 5, proxies=("perplexity",))
+    axes = plots.plot_history(history, 5, proxies={"perplexity": "nats per token"})
     assert [ax.get_ylabel().replace("\n", " ") for ax in axes] == [
-        "task loss (nats)", "accuracy on dev", "tokens changed (of 5)", "perplexity",
-        "norm of the gradient",
+        "task loss (nats)", "accuracy on dev", "tokens changed (of 5)",
+        "perplexity (nats per token)", "gradient's norm (nats per unit of embedding)",
     ]  # fmt: skip
     assert [line.get_label() for line in axes[-1].lines] == ["task", "perplexity"]
     assert axes[-1].get_yscale() == "log"

@@ -1,5 +1,7 @@
 """A training, step by step."""
 
+import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,7 +16,7 @@ NORM = "grad_norm_"
 
 
 def plot_history(
-    history: pd.DataFrame, length: int, proxies: tuple[str, ...] = (), ax: Any = None
+    history: pd.DataFrame, length: int, proxies: Mapping[str, str] | None = None, ax: Any = None
 ) -> np.ndarray:
     """Training: task loss, accuracy on dev, tokens changed since the start; proxies and gradients.
 
@@ -24,10 +26,11 @@ def plot_history(
     Args:
         history: `run.history`.
         length: positions of the prompt.
-        proxies: names of the run's proxies, a panel each; with any, a last panel shows the norm of
-            each term's gradient, where the method follows gradients.
+        proxies: the run's proxies with their units, a panel each; with any, a last panel shows the
+            norm of each term's gradient, weight included, where the method follows gradients.
         ax: as many Axes, one under the other; a new figure unless given.
     """
+    proxies = proxies or {}
     norms = [name for name in map(str, history) if name.startswith(NORM)] if proxies else []
     count = 3 + len(proxies) + (len(norms) > 1)
     with style():
@@ -49,9 +52,9 @@ def plot_history(
             changed.step(history["step"], history["tokens_changed"], color="#D55E00", where="post")
             changed.set_ylim(-0.2, length + 0.2)
             changed.set_ylabel(f"tokens\nchanged (of {length})")
-        for panel, name in zip(axes[3:], proxies, strict=False):
+        for panel, (name, unit) in zip(axes[3:], proxies.items(), strict=False):
             panel.plot(history["step"], history[name], color="#CC79A7", lw=1)
-            panel.set_ylabel(name.replace("_", "\n"))
+            panel.set_ylabel(name.replace("_", "\n") + "\n" + textwrap.fill(f"({unit})", 18))
         if len(norms) > 1:
             _gradients(axes[-1], history, norms)
         axes[-1].set_xlabel("step")
@@ -66,5 +69,5 @@ def _gradients(panel: Axes, history: pd.DataFrame, norms: list[str]) -> None:
         label = column.removeprefix(NORM).replace("_", " ")
         panel.plot(history["step"], history[column].clip(lower=1e-8), line, lw=1, label=label)
     panel.set_yscale("log")
-    panel.set_ylabel("norm of the\ngradient")
+    panel.set_ylabel("gradient's norm\n(nats per unit\nof embedding)")
     panel.legend(fontsize=7, ncols=len(norms), loc="upper right")

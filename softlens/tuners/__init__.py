@@ -4,6 +4,7 @@ To add one: write a class like `softlens.tuners.soft.SoftTuner`, and name it in 
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from softlens.controls import control_metrics
 from softlens.decode import nearest_tokens
 from softlens.errors import SoftlensError, near
-from softlens.evaluation import evaluate
+from softlens.evaluation import MEASURES, evaluate
 from softlens.lm import LM
 from softlens.objectives import Objective
 from softlens.prompts import Prompt
@@ -54,6 +55,11 @@ TUNERS: dict[str, type[Tuner]] = {
 MOST_ROUNDS = 1000
 """Of a search, whose budget is counted in evaluations."""
 START_STRIDE = 1_000_003
+UNMEASURED: dict[str, float | str] = {**dict.fromkeys(MEASURES, math.nan), "scored": "not measured"}
+"""What is said of a prompt whose measuring on the test texts was interrupted."""
+UNMEASURED_CONTROLS: dict[str, float | str] = {
+    f"{control}_{name}": math.nan for control in ("empty", "random") for name in MEASURES
+}
 
 
 @explains_shortage
@@ -88,7 +94,8 @@ def tune(
         **options: the method's own, each documented in its ``Options``.
 
     Returns:
-        A `Run`. Ctrl-C ends the training and returns the best prompt so far.
+        A `Run`. Ctrl-C ends the training and returns the best prompt so far; once more, it ends
+        the measuring on the test texts, whose numbers are NaN then.
 
     Raises:
         SoftlensError: an unknown method, proxy or option; a bad length; texts or label words the
@@ -125,19 +132,25 @@ def tune(
         tuner, outcome = max(outcomes, key=lambda o: (o[1].accuracy_dev, -o[1].loss_dev))
     prompt = tuner.prompt(outcome.vectors, outcome.token_ids)
     prompt = replace(prompt, template=task.template)
-    result = evaluate(lm, task, prompt, truncate=chosen.truncate)
+    interrupted = outcomes[-1][1].ended == INTERRUPTED
     # A proxy may bear the name of a measure: the label mass is a probability, its proxy nats.
-    scores = _scores(objective, prompt, problem)
-    scores = {name: value for name, value in scores.items() if name not in result.summary()}
+    scores: dict[str, float] = {}
+    try:
+        on_test = _on_test(lm, task, prompt, chosen.truncate)
+        beside = control_metrics(lm, task, length, truncate=chosen.truncate)
+        scores = {k: v for k, v in _scores(objective, prompt, problem).items() if k not in on_test}
+    except KeyboardInterrupt:
+        log.warning(
+            "Interrupted while the prompt was measured on the test texts: it is kept, without test "
+            "numbers. For those call sl.evaluate(lm, task, run.prompt)."
+        )
+        interrupted, on_test, beside = True, UNMEASURED, UNMEASURED_CONTROLS
     metrics: dict[str, float | str] = {
-        **result.summary(),
-        "least_share": min(result.shares.values()),
-        "most_share": max(result.shares.values()),
-        "scored": result.scored,
+        **on_test,
         "accuracy_dev": outcome.accuracy_dev,
         "loss_dev": outcome.loss_dev,
-        **control_metrics(lm, task, length, truncate=chosen.truncate),
-        "ended": outcomes[-1][1].ended if outcomes[-1][1].ended == INTERRUPTED else outcome.ended,
+        **beside,
+        "ended": INTERRUPTED if interrupted else outcome.ended,
         "steps": outcome.steps,
         "starts": len(outcomes),
         "evaluations": sum(each.evaluations for _, each in outcomes),
@@ -280,6 +293,17 @@ def _check_judge(lm: LM, judge: LM | None) -> None:
             "The judge is the tuned LM itself (%r): what it says is not held out. Pass another.",
             lm.name,
         )
+
+
+def _on_test(lm: LM, task: Task, prompt: Prompt, truncate: bool) -> dict[str, float | str]:
+    found = evaluate(lm, task, prompt, truncate=truncate)
+    shares = found.shares.values()
+    return {
+        **found.summary(),
+        "least_share": min(shares),
+        "most_share": max(shares),
+        "scored": found.scored,
+    }
 
 
 @torch.no_grad()

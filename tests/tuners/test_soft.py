@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from softlens import Prompt, SoftlensError, Split, Task, evaluate, tune
+from softlens import Prompt, SoftlensError, Split, Task, evaluate, load_run, tune
 from softlens.lm import LM, answer_logits, score_answers
 from softlens.objectives import Objective, task_loss
 from softlens.tuners import TUNERS
@@ -149,6 +150,35 @@ def test_a_gradient_that_is_no_number_stops_and_keeps_the_best(
     run = quick(tiny(), toy_task)
     assert run.metrics["ended"] == "stopped: the loss was not a number"
     assert torch.isfinite(run.prompt.vectors).all()
+
+
+@pytest.mark.parametrize("where", ["evaluate", "control_metrics", "_scores"])
+def test_ctrl_c_while_the_test_texts_are_asked_keeps_the_prompt(
+    tiny: Callable[..., LM],
+    toy_task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    where: str,
+):
+    alone = quick(tiny(), toy_task)
+
+    def interrupted(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"softlens.tuners.{where}", interrupted)
+    run = quick(tiny(), toy_task)
+    assert torch.equal(run.prompt.vectors, alone.prompt.vectors)
+    assert run.metrics["ended"] == "interrupted"
+    assert run.metrics["accuracy_dev"] == alone.metrics["accuracy_dev"]
+    assert "sl.evaluate(lm, task, run.prompt)" in caplog.text
+    saved = load_run(run.save(tmp_path))
+    assert "NaN" not in (tmp_path / "run.json").read_text()
+    for each in (run, saved):
+        assert np.isnan(each.metrics["accuracy"])
+        assert np.isnan(each.metrics["empty_accuracy"])
+        assert each.table["accuracy"].iloc[0] == ""
+        assert "interrupted after" in each.headline
 
 
 def test_ctrl_c_before_a_later_start_keeps_the_earlier_ones(
