@@ -10,7 +10,7 @@ from functools import partial
 from os import PathLike
 
 from softlens import readers
-from softlens.errors import SoftlensError, near
+from softlens.errors import MissingExtraError, SoftlensError, near
 from softlens.readers import LabelWords
 from softlens.splits import FRACTIONS, Split, complete, divide
 from softlens.tasks import Task
@@ -132,9 +132,20 @@ def _hub(name: str) -> Task:
     )
 
 
+def is_named(task: Task) -> bool:
+    """Whether a task is the named one of its name, and not of a file that is called so."""
+    if task.name not in (*ORGANISM, *REAL):
+        return False
+    try:
+        return TASKS[task.name]().source == task.source
+    except MissingExtraError:
+        return False
+
+
 ORGANISM = ("topic", "sentiment", "witness", "witness-rare")
+REAL = ("reviews", "genre")
 TASKS: dict[str, Callable[[], Task]] = {
     **{name: partial(_organism, name) for name in ORGANISM},
-    **{name: partial(_real, name) for name in ("reviews", "genre")},
+    **{name: partial(_real, name) for name in REAL},
     **{name: partial(_hub, name) for name in readers.HUB},
 }

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from scipy.stats import binomtest
 
-from softlens.catalogue import ORGANISM, load_task
+from softlens.catalogue import ORGANISM, REAL, load_task
 from softlens.display import Result, visible
 from softlens.errors import MissingExtraError, SoftlensError, near
 from softlens.statistics import table_of
@@ -310,7 +310,7 @@ def _words(text: object) -> tuple[str, ...]:
 def _label_words(task: str, given: Mapping[str, Sequence[str]] | None) -> tuple[str, ...] | None:
     if given is not None:
         return tuple(given[task]) if task in given else None
-    if task not in (*ORGANISM, "reviews", "genre"):
+    if task not in (*ORGANISM, *REAL):
         return None
     try:
         return load_task(task).label_words

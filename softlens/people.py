@@ -6,8 +6,9 @@ same quantiles (`BAND`):
 * of whole *sentences*, in the context that a prompt stands in: `softlens.surprisal` shows where a
   prompt is among them (`sentences`, `sentence_nats`);
 * of *spans* of a length, cut from real texts one after the other: each in its place in its text,
-  which bounds what a reading may cost (`real_spans`, for `softlens.Criterion`); or each on its own
-  after BOS, as the proxies feed a prompt (`span_band`, for the proxy "fluency_band").
+  which bounds what a reading may cost (`real_spans`, for `softlens.Criterion`; on a bundled
+  organism, which was trained to ask but not to open a text, what its questions open with); or each
+  on its own after BOS, as the proxies feed a prompt (`span_band`, for the proxy "fluency_band").
 
 What they say differs: a span in its place is predicted from its text, one on its own is not.
 """
@@ -39,28 +40,33 @@ def sentences(
     Those given, cut to that length; or on a bundled organism the grammar's questions; or the
     openings of the task's texts; or none. Texts that begin alike have one opening, counted once.
     """
-    from softlens import organism
-    from softlens.lm.sources import BUNDLED
-
     count = "1 token" if length == 1 else f"{length} tokens"
     if people is not None:
         rows = _openings(lm, people, length) if len(people) else []
         return rows, f"given sentences of {count}" if len(people) else ""
-    if lm.name in BUNDLED:
-        key = ("questions by length", length)
-        if key not in lm.memo:
-            questions = sorted(set(organism.readable_front()["text"]))
-            every = questions[:: max(1, len(questions) // (4 * PEOPLE_TEXTS))]
-            encoded = [tuple(lm.encode(question, leading_space=True)) for question in every]
-            whole = dict.fromkeys(row for row in encoded if len(row) == length)
-            lm.memo[key] = [list(row) for row in whole]
-        if lm.memo[key]:
-            return _evenly(lm.memo[key]), f"questions of the grammar of {count}"
+    if whole := [list(row) for row in _questions(lm) if len(row) == length]:
+        return _evenly(whole), f"questions of the grammar of {count}"
     if task is None:
         return [], ""
     texts = dict.fromkeys([*task.train.texts, *task.unlabelled])
     rows = _openings(lm, texts, length, PEOPLE_TEXTS)
     return rows, f"openings of the task's texts, {count} each"
+
+
+def _questions(lm: LM) -> list[tuple[int, ...]]:
+    """Different token rows of the grammar's questions; none where the LM is no bundled organism."""
+    from softlens import organism
+    from softlens.lm.sources import BUNDLED
+
+    if lm.name not in BUNDLED:
+        return []
+    key = "questions"
+    if key not in lm.memo:
+        questions = sorted(set(organism.readable_front()["text"]))
+        every = questions[:: max(1, len(questions) // (4 * PEOPLE_TEXTS))]
+        encoded = [tuple(lm.encode(question, leading_space=True)) for question in every]
+        lm.memo[key] = [*dict.fromkeys(encoded)]
+    return lm.memo[key]
 
 
 def _openings(
@@ -100,13 +106,19 @@ def sentence_nats(
 def real_spans(lm: LM, task: Task, length: int) -> tuple[float, float]:
     """Nine in ten spans of real texts are below these, in their place in the text.
 
+    On a bundled organism: nine in ten of what the grammar's questions open with, after BOS, where a
+    reading is gauged.
+
     Returns:
         Nats per token of a span, and nats of its worst token.
     """
     source = (*task.unlabelled, *task.train.texts)[:SPAN_TEXTS]
     key = ("real spans", length, source)
     if key not in lm.memo:
-        rows = [lm.encode(text)[: lm.context_length - 2] for text in source]
+        # One for each question, however many open alike: as often as the language has it.
+        rows = [list(row[:length]) for row in _questions(lm)] or [
+            lm.encode(text)[: lm.context_length - 2] for text in source
+        ]
         nats = token_surprisal(lm, [row for row in rows if row])[:, 0].cpu().numpy()
         spans = []
         for row in nats:

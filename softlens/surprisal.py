@@ -62,7 +62,7 @@ class Surprisal(Result):
     """Mean surprisal of the tokens."""
     nats_after_texts: float | None
     """The same after training texts of the task, their mean; None without a task, or where its
-    template puts no text before the prompt."""
+    template puts no text before the prompt, or words behind it."""
     people: tuple[float, ...] = field(repr=False)
     """Nats per token of different sentences that people wrote (or the grammar did), of as many
     tokens and in the same context; empty where there are none."""

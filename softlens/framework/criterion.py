@@ -34,7 +34,7 @@ from softlens.framework.watched import PROMPT
 from softlens.lm import LM, token_surprisal
 from softlens.lm.texts import logits_together
 from softlens.people import real_spans
-from softlens.readings.base import Reading
+from softlens.readings.base import Reading, stands_inside
 from softlens.statistics import Resamples, undominated
 from softlens.tasks import Task
 
@@ -51,7 +51,8 @@ class Criterion:
     epsilon_elsewhere: float | int = 0.5
     """Of the gap on texts of another task and on shuffled words, whichever is worse."""
     nats_per_token: float | int = math.nan
-    """Surprisal under the tuned LM, and under the judge; NaN: as in nine of ten real spans."""
+    """Surprisal under the tuned LM, and under the judge; NaN: as in nine of ten real spans, under
+    each."""
     max_surprisal: float | int = math.nan
     """Nats of the worst token; NaN: as in nine of ten real spans."""
     repetition: float | int = 0.5
@@ -129,7 +130,12 @@ class Verdict(Result):
         return wide.loc[clauses, methods].reset_index().rename_axis(columns=None)
 
     def epsilon_at(self, nats_per_token: float | int) -> float:
-        """The smallest gap of a text with at most this surprisal; NaN if none is that cheap."""
+        """The smallest gap of a text with at most this surprisal; NaN if none is that cheap.
+
+        It is chosen among all texts that were found by the gaps themselves, so that with many of
+        them it would be a little larger on other texts.
+        """
+        # The texts that the gaps are shown on choose the smallest: of many, it flatters.
         cheap = self.curve[self.curve["nats_per_token"] <= nats_per_token]
         return float(cheap["epsilon"].min()) if len(cheap) else math.nan
 
@@ -149,6 +155,7 @@ def judged(
     criterion: Criterion | None = None,
     texts: int = 512,
     seed: int = 0,
+    judge: LM | None = None,
 ) -> Verdict:
     """Apply a criterion to tested readings of one prompt.
 
@@ -161,6 +168,7 @@ def judged(
         criterion: epsilon and delta; those of `Criterion` unless given.
         texts: test texts for the curve.
         seed: of its intervals.
+        judge: that of `gauged`; its bound is from real texts under it. None: the LM's bound.
     """
     given = criterion or Criterion()
     rows: list[dict[str, Any]] = []
@@ -168,7 +176,11 @@ def judged(
     shown = max(faithful, key=lambda fit: fit.kl_closed)
     for fit, gauges in zip(faithful, gauged, strict=True):
         bounds = given.settled(lm, task, len(fit.reading.token_ids))
-        clauses = [*_faithful(fit, bounds), *_scrutable(gauges, bounds)]
+        to_judge = bounds.nats_per_token
+        if judge is not None:
+            ids = judge.encode(fit.reading.text.strip(), leading_space=stands_inside(task))
+            to_judge = given.settled(judge, task, max(1, len(ids))).nats_per_token
+        clauses = [*_faithful(fit, bounds), *_scrutable(gauges, bounds, to_judge)]
         rows += [{"method": fit.reading.method, **clause} for clause in clauses]
         if by is None and all(clause["passed"] is not False for clause in clauses):
             by, shown = fit.reading.method, fit
@@ -210,7 +222,8 @@ def _faithful(fit: Faithfulness, c: Criterion) -> list[dict[str, Any]]:
     known = set(fit.frame["domain"])
     elsewhere = [(*fit.interval("kl_closed", d), d) for d in (OTHER, SHUFFLED) if d in known]
     known_ones = [one for one in elsewhere if not math.isnan(one[0])]
-    worst = min(known_ones, default=(math.nan, math.nan, math.nan, ""))
+    # By the worse end of the interval, by which the clause is decided.
+    worst = min(known_ones, key=lambda one: one[1], default=(math.nan, math.nan, math.nan, ""))
     return [
         _clause(name, "says what the prompt does (KL)", 1 - low, c.epsilon,
                 f"gap {1 - closed:.3f} (95%: up to {1 - low:.3f}), bound {c.epsilon:g}"),
@@ -226,21 +239,22 @@ def _faithful(fit: Faithfulness, c: Criterion) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _scrutable(g: Scrutability, c: Criterion) -> list[dict[str, Any]]:
+def _scrutable(g: Scrutability, c: Criterion, to_judge: float | int) -> list[dict[str, Any]]:
     name = "scrutable"
     itself = g.judged_by_itself
     perplexity = None if itself else g.judge_perplexity
     judge = None if perplexity is None else math.log(perplexity)
-    said = "" if judge is None else f"{judge:.2f} nats"
+    said = "" if judge is None else f"{judge:.2f} nats, bound {to_judge:.2f}"
     transfer = None if itself else g.transfer_agreement
     why = ": the judge is the LM itself" if itself else ""
     count = max(1, len(g.reading.experts))
     return [
         _clause(name, "is as fluent as real text", g.nats_per_token, c.nats_per_token,
                 f"{g.nats_per_token:.2f} nats, bound {c.nats_per_token:.2f}"),
-        _clause(name, "also to the judge", judge, c.nats_per_token, said, untested=why),
+        _clause(name, "also to the judge", judge, to_judge, said, untested=why),
         _clause(name, "has no token that stands out", g.max_surprisal, c.max_surprisal,
-                f"{g.max_surprisal:.2f} nats ({show_text(g.worst_token)})"),
+                f"{g.max_surprisal:.2f} nats ({show_text(g.worst_token)}), "
+                f"bound {c.max_surprisal:.2f}"),
         _clause(name, "does not loop", g.repetition, c.repetition, f"{g.repetition or 0:.2f}"),
         _clause(name, "does not name the answer", g.label_words, c.label_words,
                 f"{g.label_words:.2f} of its tokens"),

@@ -75,7 +75,7 @@ class Gauged:
     @cached_property
     def transferred(self) -> Evaluation | None:
         """How the judge does the task under its text."""
-        if self.judge is None:
+        if self.judge is None or not self.text.strip():
             return None
         return evaluate(self.judge, self.task, self.text.strip(), truncate=True)
 

@@ -168,7 +168,7 @@ class Report(Result):
 
     @property
     def best(self) -> Faithfulness:
-        """Faithfulness of the reading that passes, else of the most faithful single one."""
+        """Faithfulness of the reading that passes, else of the most faithful one."""
         for fit in self.faithfulness:
             if fit.reading.method == self.verdict.by:
                 return fit
@@ -254,7 +254,7 @@ def report(
     beside = controls(lm, few, prompt.length, truncate=True).beside(scored)
     if not task.readable:
         notes.append("No best readable prompt: the task lists none (readable=).")
-    verdict = judged(lm, task, prompt, faithful, gauged, criterion, texts, seed)
+    verdict = judged(lm, task, prompt, faithful, gauged, criterion, texts, seed, judge)
     return Report(
         lm=prompt.lm,
         task=task.name,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from softlens.catalogue import ORGANISM, load_task
+from softlens.catalogue import ORGANISM, is_named, load_task
 from softlens.splits import Split
 from softlens.tasks import Task
 
@@ -46,11 +46,11 @@ def _other(task: Task, other: Task | Sequence[str] | None) -> tuple[str, ...]:
         return other.test.texts
     if other is not None:
         return tuple(other)
+    if not is_named(task):
+        return ()
     if task.name in ORGANISM:
         return load_task("sentiment" if task.name == "topic" else "topic").test.texts
-    if task.name in ("reviews", "genre"):
-        return _of_other_kinds(task)
-    return ()
+    return _of_other_kinds(task)
 
 
 def _of_other_kinds(task: Task) -> tuple[str, ...]:

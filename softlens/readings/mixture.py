@@ -25,7 +25,7 @@ from softlens.constraints import allowed_tokens
 from softlens.errors import SoftlensError
 from softlens.lm import LM, EncodedTexts, draw_prompts
 from softlens.organism import grammar, speaks
-from softlens.readings.base import Expert, Reading, product_of
+from softlens.readings.base import Expert, Reading, lacking, product_of, stands_inside, tokens_of
 from softlens.readings.registry import Asked, reader
 
 FITTED, MOST_ANSWERS = 128, 256
@@ -140,7 +140,8 @@ def _nearest(lm: LM, rows: list[tuple[int, ...]], alone: Tensor) -> tuple[str, t
 def _dictionary(asked: Asked, own: Sequence[str] | None) -> list[tuple[int, ...]]:
     """Token rows of the experts, the empty prompt among them."""
     lm, task = asked.lm, asked.known_task
-    texts = list(task.readable if own is None else own)
+    readable = [text for text in task.readable if not lacking(lm, text)]
+    texts = readable if own is None else list(own)
     drawn: list[tuple[int, ...]] = []
     if own is None and speaks(lm):
         texts += [wordings[0].text for wordings in grammar().questions.values()]
@@ -149,7 +150,9 @@ def _dictionary(asked: Asked, own: Sequence[str] | None) -> list[tuple[int, ...]
         allowed = allowed_tokens(lm, task, ("labels", "control", "pieces"))
         found = draw_prompts(lm, 5, DRAWN, source, asked.probes.before, allowed)
         drawn = [tuple(row) for row in found.ids.tolist()]
-    rows = dict.fromkeys([tuple(lm.encode(t, leading_space=True)) for t in texts] + drawn)
+    space = stands_inside(task)
+    said = [tuple(tokens_of(lm, t, "text of the dictionary", space)) for t in texts]
+    rows = dict.fromkeys(said + drawn)
     rows.pop((), None)
     if not rows:
         raise SoftlensError("The dictionary is empty. Give dictionary= some readable prompts.")

@@ -46,7 +46,8 @@ def verbalize(
 
     Each frame is continued greedily and `draws` times at random, by `length` tokens at most.
     `frames` are your own sentences with ``__`` for the vectors; None uses those of this module,
-    the chat frame of an instructed LM, and repetition.
+    the chat frame of an instructed LM, and repetition. What follows the vectors in a sentence does
+    so after a space.
 
     `frame`: ``asked, text, nats_per_token`` (of the description, where it was said) and, with a
     task, ``kl_vocab, closed`` of it as a prompt. With a task the most faithful one is the reading

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from softlens.catalogue import is_named
 from softlens.decode import nearest_tokens
 from softlens.evaluation import evaluate
 from softlens.framework.gauges import GAUGES, Gauged
@@ -70,7 +71,7 @@ def measure(lm: LM, task: Task, cell: Cell, run: Run, judge: LM | None) -> dict[
         "text": run.text,
         "token_ids": " ".join(map(str, run.prompt.token_ids or ())),
         "nats_after_texts": _after_texts(lm, task, run, list(ids)),
-        "asked_for": TASK_ASKS.get(task.name) if speaks(lm) else None,
+        "asked_for": TASK_ASKS.get(task.name) if speaks(lm) and is_named(task) else None,
         "chance": 1 / len(task.label_words),
     }
     return {name: _plain(row.get(name)) for name in COLUMNS}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +15,7 @@ from softlens import Prompt, Reading, SoftlensError, Task
 from softlens.controls import random_prompts
 from softlens.display import number
 from softlens.framework.faithfulness import MEASURES
+from softlens.framework.texts import domains_of
 from softlens.lm import LM
 from softlens.statistics import Resamples
 
@@ -172,3 +174,20 @@ def test_a_one_token_reading(tiny: Callable[..., LM], soft: Prompt, toy_task: Ta
     found = sl.faithfulness(tiny(), toy_task, soft, "dull")
     assert len(found.reading.token_ids) == 1
     assert np.isfinite(found.kl_vocab)
+
+
+@pytest.mark.parametrize("name", ["sentiment", "topic", "reviews", "genre"])
+def test_a_file_called_like_a_named_task_has_no_texts_of_its(tmp_path: Path, name: str):
+    path = tmp_path / f"{name}.csv"
+    rows = [f"a room {'loved' if i % 2 else 'hated'} {i},{'great' if i % 2 else 'terrible'}"
+            for i in range(40)]  # fmt: skip
+    path.write_text("\n".join(["text,label", *rows]))
+    task = sl.load_task(path)
+    assert task.name == name
+    assert [one.name for one in domains_of(task, 10, None, 0)] == ["test", "shuffled words"]
+
+
+def test_a_named_task_keeps_the_other_texts_under_another_template(sentiment: Task):
+    task = sentiment.with_(template="{prompt} {text}").head(test=30)
+    found = {one.name: one.texts for one in domains_of(task, 10, None, 0)}
+    assert found["other task"] == sl.load_task("topic").test.texts[:10]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from inspect import unwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 import softlens as sl
 from softlens import Criterion, Prompt, Reading, SoftlensError, Task
 from softlens.framework.criterion import judged
+from softlens.framework.faithfulness import Faithfulness
 from softlens.framework.scrutability import judge_of
 from softlens.lm import LM, token_surprisal
 from softlens.people import real_spans
@@ -151,7 +153,7 @@ def test_the_criterion_shown_is_the_one_that_was_applied(
     readings = [
         Reading.from_text(organism, text, method)
         for text, method in (
-            ("this story is mainly about a new film that was", "wrong"),
+            ("a new film", "wrong"),
             ("on the whole it was", "right"),
         )
     ]
@@ -353,8 +355,9 @@ def test_what_is_off_the_distribution_is_named(
     organism: LM, sentiment: Task, known: Prompt, tiny: Callable[..., LM], toy_task: Task
 ):
     fit = sl.faithfulness(organism, sentiment, known, "near the end it was")
-    gaps = {d: 1 - fit.interval("kl_closed", d)[0] for d in ("other task", "shuffled words")}
-    worse = max(gaps, key=lambda domain: gaps[domain])
+    found = {d: fit.interval("kl_closed", d) for d in ("other task", "shuffled words")}
+    gaps = {domain: 1 - closed for domain, (closed, _, _) in found.items()}
+    worse = min(found, key=lambda domain: found[domain][1])
     verdict = verdict_on(organism, sentiment, known, "near the end it was")
     evidence = verdict.frame.set_index("clause").loc["also on other texts", "evidence"]
     assert f"gap {gaps[worse]:.3f} on {worse} (95%: up to" in evidence
@@ -366,6 +369,65 @@ def test_what_is_off_the_distribution_is_named(
     others = [f"{text} and dull" for text in toy_task.train.texts]
     tested = sl.report(lm, toy_task, prompt, methods=["nearest"], other=others, progress=False)
     assert "No texts of another kind" not in repr(tested)
+
+
+def test_the_worse_of_other_texts_is_the_one_with_the_worse_end(
+    organism: LM, sentiment: Task, known: Prompt, monkeypatch: pytest.MonkeyPatch
+):
+    ends = {"other task": (0.75, 0.2, 0.9), "shuffled words": (0.7, 0.6, 0.8)}
+    original = Faithfulness.interval
+
+    def given(self: Faithfulness, measure: str, domain: str = "test", **named: Any) -> Any:
+        return ends[domain] if domain in ends else original(self, measure, domain, **named)
+
+    monkeypatch.setattr(Faithfulness, "interval", given)
+    verdict = verdict_on(organism, sentiment, known, "near the end it was")
+    clause = verdict.frame.set_index("clause").loc["also on other texts"]
+    assert "on other task (95%: up to 0.800)" in clause["evidence"]
+    assert clause["passed"] is False
+
+
+def test_the_judge_has_a_bound_of_its_own(organism: LM, sentiment: Task, known: Prompt):
+    judge = sl.load_lm("organism-judge")
+    made = sl.report(organism, sentiment, known, methods=[], readings=["on the whole it was"],
+                     progress=False)  # fmt: skip
+    bounds = made.verdict.frame.set_index("clause")["bound"]
+    assert bounds["is as fluent as real text"] == real_spans(organism, sentiment, 5)[0]
+    assert bounds["also to the judge"] == real_spans(judge, sentiment, 5)[0]
+    assert bounds["also to the judge"] != bounds["is as fluent as real text"]
+    own = Criterion(nats_per_token=1.5)
+    made = sl.report(organism, sentiment, known, methods=[], readings=["on the whole it was"],
+                     criterion=own, progress=False)  # fmt: skip
+    assert made.verdict.frame.set_index("clause")["bound"]["also to the judge"] == 1.5
+
+
+@pytest.mark.parametrize("length", [3, 5])
+def test_questions_of_the_grammar_are_within_the_bounds(organism: LM, sentiment: Task, length: int):
+    """A text's first word was never trained: it sets no bound."""
+    mean, worst = real_spans(organism, sentiment, length)
+    assert (mean, worst) == real_spans(organism, sl.load_task("topic"), length)
+    assert worst < 1.1 * math.log(organism.vocab_size)
+    for text in ("all in all", "on the whole", "near the end", "at the start"):
+        ids = organism.encode(text + " it was", leading_space=True)[:length]
+        nats = token_surprisal(organism, [ids])[0, 0]
+        assert float(nats.mean()) <= mean
+        assert float(nats.max()) <= worst
+
+
+def test_a_hard_prompt_read_as_itself_passes_in_a_frame(organism: LM, sentiment: Task):
+    framed = sentiment.with_(template="{text} {prompt} it was")
+    for text in ("all in all", "on the whole"):
+        made = sl.report(organism, framed, text, methods=[], readings=[text], progress=False)
+        failed = made.verdict.frame.query("passed == False")
+        assert made.verdict.passed, failed[["clause", "evidence"]].to_string()
+
+
+def test_a_reading_of_white_space_can_be_gauged(tiny: Callable[..., LM], toy_task: Task):
+    lm, other = tiny("gpt2"), tiny("gpt2", seed=1)
+    reading = Reading.from_ids(lm, lm.encode("\n"), "of a test")
+    gauges = sl.scrutability(lm, toy_task, reading, judge=other)
+    assert gauges.transfer_agreement is None
+    assert gauges.judge_perplexity is None
 
 
 def test_a_text_and_the_name_of_a_judge_will_do(organism: LM, sentiment: Task):

@@ -80,6 +80,15 @@ def test_one_text_is_one_expert():
     assert found.experts[0].weight == pytest.approx(1, abs=0.05)
 
 
+def test_a_dictionary_has_words_that_the_lm_has():
+    organism, sentiment = sl.load_lm(), sl.load_task("sentiment")
+    prompt = Prompt.from_text(organism, "on the whole it was")
+    with pytest.raises(SoftlensError, match="text of the dictionary 'Overall It was' has words"):
+        sl.read(
+            organism, prompt, "mixture", sentiment, dictionary=["on the whole", "Overall It was"]
+        )
+
+
 def test_a_dictionary_of_the_lms_own(tiny: Callable[..., LM], toy_task: Task):
     prompt = Prompt.from_text(tiny(), "it was great")
     found = sl.read(tiny(), prompt, "mixture", toy_task, most=2)
