@@ -89,7 +89,8 @@ def test_a_planted_position_does_the_work(tiny: Callable[..., LM], toy_task: Tas
     )
     assert got.planted["gain"].notna().all()
     assert set(got.planted["method"]) == {"shapley", "attention_rollout", "random order"}
-    assert (got.summary["planted"] <= 1).all()
+    tried = got.planted[got.planted["method"] != "random order"]
+    assert (tried["recovered"] == (tried["found"] == tried["position"])).all()
     with pytest.raises(SoftlensError, match="Got position 4 of a prompt of 4"):
         plant(lm, toy_task, 4, 4)
 
