@@ -20,9 +20,19 @@ from softlens.errors import DamagedFileError, SoftlensError
 from softlens.evaluation import MEASURES
 from softlens.lm import LM
 from softlens.prompts import Prompt
+from softlens.tasks import Task, digest
 
 VERSION = 1
 PROMPT = "prompt.safetensors"
+
+
+def loaded_as(lm: LM) -> dict[str, Any]:
+    """What a config says of how `lm` was loaded: ``dtype, bos, bos_id``."""
+    return {
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "bos": bool(lm.start),
+        "bos_id": None if lm.start_id == lm.own_start else lm.start_id,
+    }
 
 
 class RunConfig(BaseModel):
@@ -74,6 +84,8 @@ class Run(Result):
     )
     """The vectors after these steps, float32: of "soft" the prompt, of "pez" its continuous copy;
     None where none were kept."""
+    task_digest: str = field(default="", repr=False)
+    """`softlens.tasks.digest` of the task it was tuned on; "" in files that do not say it."""
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -122,6 +134,17 @@ class Run(Result):
         self.prompt.check(lm)
         return self.prompt
 
+    def has_controls_of(self, lm: LM, task: Task) -> bool:
+        """Whether the controls in its metrics are those of `task` on `lm`, as it is loaded."""
+        loaded = {name: getattr(self.config, name) for name in loaded_as(lm)}
+        known = [self.metrics.get(f"{name}_accuracy", math.nan) for name in ("empty", "random")]
+        return (
+            self.config.lm_checksum == lm.checksum
+            and loaded == loaded_as(lm)
+            and self.task_digest == digest(task)
+            and all(math.isfinite(float(accuracy)) for accuracy in known)
+        )
+
     def save(self, folder: str | Path) -> Path:
         """Write the run into `folder`; `run.json` comes last, so that a half-written run has none.
 
@@ -139,6 +162,7 @@ class Run(Result):
                 "text": self.text,
                 # JSON has no NaN.
                 "metrics": {k: None if v != v else v for k, v in self.metrics.items()},
+                "task_digest": self.task_digest,
             }
             files.write_json(folder / "run.json", record)
         except OSError as reason:
@@ -177,6 +201,7 @@ def load_run(folder: str | Path) -> Run:
             metrics={k: math.nan if v is None else v for k, v in record["metrics"].items()},
             kept_steps=tuple(tensors["kept_steps"].tolist()) if "kept_steps" in tensors else (),
             kept_vectors=tensors.get("kept_vectors"),
+            task_digest=record.get("task_digest", ""),
         )
     except (ValueError, KeyError, OSError, ValidationError) as reason:
         if isinstance(reason, DamagedFileError):

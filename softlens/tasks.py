@@ -3,6 +3,8 @@
 `softlens.catalogue` says where tasks come from.
 """
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from softlens.templates import template_parts
 if TYPE_CHECKING:
     from softlens.lm import LM
 
-__all__ = ["Split", "Task", "template_parts"]
+__all__ = ["Split", "Task", "digest", "template_parts"]
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +181,15 @@ class Task:
                     "give every class its own word with label_words="
                 )
         return ids
+
+
+def digest(task: Task) -> str:
+    """16 hex digits of what a task asks: its texts, labels, words, template, readable prompts."""
+    told = [task.name, task.template, task.label_words, task.class_names, task.readable]
+    told += [[getattr(task, name).texts, getattr(task, name).labels] for name in SPLITS]
+    told.append(task.unlabelled)
+    written = json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(written).hexdigest()[:16]
 
 
 def _check_label_words(words: Sequence[str]) -> None:

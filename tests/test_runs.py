@@ -1,8 +1,10 @@
 """Runs in folders."""
 
 import json
+import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +13,7 @@ import torch
 
 from softlens import DamagedFileError, Prompt, Run, SoftlensError, Task, load_run, tune
 from softlens.lm import LM
+from softlens.tasks import digest
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +21,38 @@ def run(tiny: Callable[..., LM], toy_task: Task) -> Run:
     return tune(tiny(), toy_task, length=3, steps=4, progress=False)
 
 
-def test_saved_and_loaded_whole(run: Run, tmp_path: Path):
+def test_saved_and_loaded_whole(run: Run, toy_task: Task, tmp_path: Path):
     back = load_run(run.save(tmp_path / "run"))
     assert torch.equal(back.prompt.vectors, run.prompt.vectors)
     assert (back.text, back.config, back.metrics) == (run.text, run.config, run.metrics)
+    assert back.task_digest == run.task_digest == digest(toy_task)
     pd.testing.assert_frame_equal(back.history, run.history)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["length"] == 3
+
+
+def test_a_file_that_does_not_say_its_task_opens(run: Run, tmp_path: Path):
+    file = run.save(tmp_path / "run") / "run.json"
+    record = json.loads(file.read_text())
+    del record["task_digest"]
+    file.write_text(json.dumps(record))
+    assert load_run(tmp_path / "run").task_digest == ""
+
+
+def test_controls_are_those_of_one_task_on_one_lm_as_it_is_loaded(
+    run: Run, tiny: Callable[..., LM], toy_task: Task
+):
+    lm = tiny()
+    assert run.has_controls_of(lm, toy_task)
+    other = replace(toy_task, readable=())
+    for task in (other, toy_task.head(test=5), toy_task.with_(template="{prompt} {text}")):
+        assert not run.has_controls_of(lm, task)
+    assert not run.has_controls_of(tiny(seed=1), toy_task)
+    for loaded in ({"bos": False}, {"bos_id": 5}, {"dtype": "float64"}):
+        elsewhere = replace(run, config=run.config.model_copy(update=loaded))
+        assert not elsewhere.has_controls_of(lm, toy_task)
+    unmeasured = run.metrics | dict.fromkeys(("empty_accuracy", "random_accuracy"), math.nan)
+    assert not replace(run, metrics=unmeasured).has_controls_of(lm, toy_task)
+    assert not replace(run, task_digest="").has_controls_of(lm, toy_task)
 
 
 def test_kept_vectors_are_saved_with_the_prompt(

@@ -13,7 +13,7 @@ from softlens.figures.fronts import prices
 from softlens.goodhart import overoptimisation
 from softlens.oddities import oddities
 from softlens.sweeps import Sweep, load_sweep
-from softlens.sweeps.cells import digest
+from softlens.tasks import digest
 from softlens.tradeoff import price_split
 
 MAKE = "`make figures-real` runs what is missing"

@@ -12,7 +12,7 @@ from softlens.errors import SoftlensError, near
 from softlens.lm import LM
 from softlens.proxies import PROXIES
 from softlens.runs import RunConfig
-from softlens.tasks import SPLITS, Task
+from softlens.tasks import Task, digest
 from softlens.tuners import TUNERS, run_config
 
 log = logging.getLogger(__name__)
@@ -134,15 +134,6 @@ def make_cells(
             asked,
         )
     return list(cells.values())
-
-
-def digest(task: Task) -> str:
-    """16 hex digits of what a task asks: its texts, labels, words, template, readable prompts."""
-    told = [task.name, task.template, task.label_words, task.class_names, task.readable]
-    told += [[getattr(task, name).texts, getattr(task, name).labels] for name in SPLITS]
-    told.append(task.unlabelled)
-    written = json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(written).hexdigest()[:16]
 
 
 def _told(lm: LM | None) -> str | None:

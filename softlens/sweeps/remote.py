@@ -34,10 +34,10 @@ from softlens import files
 from softlens.errors import MissingExtraError, SoftlensError
 from softlens.lm import LM, load_lm
 from softlens.splits import Split
-from softlens.sweeps.cells import Cell, digest
+from softlens.sweeps.cells import Cell
 from softlens.sweeps.serial import DONE, ELSEWHERE, FAILED, PATIENCE_SECONDS, Work, run_cell
 from softlens.sweeps.store import Store, writing
-from softlens.tasks import SPLITS, Task
+from softlens.tasks import SPLITS, Task, digest
 
 if TYPE_CHECKING:
     from distributed import Client

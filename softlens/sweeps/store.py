@@ -27,8 +27,8 @@ from softlens.controls import control_metrics, remember_controls
 from softlens.errors import DamagedFileError, SoftlensError
 from softlens.lm import LM
 from softlens.runs import Run, load_run
-from softlens.sweeps.cells import VERSION, Cell, digest
-from softlens.tasks import Task
+from softlens.sweeps.cells import VERSION, Cell
+from softlens.tasks import Task, digest
 
 try:
     import fcntl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,9 @@ class Sweep(Result):
                 f"{len(found) or 'No'} finished cells begin with {cell!r}; the column 'cell' of "
                 f"the table has their keys, {len(self.stores)} in all."
             )
-        return load_run(self.stores[found[0]] / "cells" / found[0])
+        run = load_run(self.stores[found[0]] / "cells" / found[0])
+        # A cell has always told its task; files of older runs do not.
+        return replace(run, task_digest=self.cells[found[0]].texts)
 
     @cached_property
     def histories(self) -> pd.DataFrame:

@@ -21,9 +21,9 @@ from softlens.objectives import Objective
 from softlens.prompts import Prompt
 from softlens.proposals import Proposals
 from softlens.proxies import PROXIES
-from softlens.runs import Run, RunConfig
+from softlens.runs import Run, RunConfig, loaded_as
 from softlens.shortage import explains_shortage
-from softlens.tasks import Task
+from softlens.tasks import Task, digest
 from softlens.tuners.arguments import check_weights, check_whole
 from softlens.tuners.base import Problem, Tuner, TunerOptions
 from softlens.tuners.beam import BeamTuner
@@ -159,7 +159,8 @@ def tune(
     }
     text = prompt.text if prompt.text is not None else nearest_tokens(lm, prompt, k=1).text
     kept = torch.stack([*outcome.kept.values()]).cpu() if outcome.kept else None
-    return Run(prompt, text, config, outcome.history, metrics, tuple(outcome.kept), kept)
+    at = tuple(outcome.kept)
+    return Run(prompt, text, config, outcome.history, metrics, at, kept, digest(task))
 
 
 def run_config(
@@ -212,13 +213,11 @@ def _settle(
     config = RunConfig(
         lm=lm.name,
         lm_checksum=lm.checksum,
-        dtype=str(lm.dtype).removeprefix("torch."),
+        **loaded_as(lm),
         task=task.name,
         template=task.template,
         label_words=task.label_words,
         texts=(len(task.train), len(task.dev), len(task.test)),
-        bos=bool(lm.start),
-        bos_id=None if lm.start_id == lm.own_start else lm.start_id,
         method=method,
         length=length,
         proxies=weights,

@@ -118,10 +118,12 @@ class Draft:
         slots = [self.slots[i] for i in self.present]
         free = any(s.state == MASKED or (s.state == KEPT and not self.given.is_hard) for s in slots)
         if free:
-            return Prompt.soft(lm, self.vectors(lm))
-        # Positions of a soft prompt are all replaced here, or dropped.
-        ids = self.token_ids(self.given.token_ids or (0,) * len(self.slots))
-        return Prompt.from_ids(lm, [ids[i] for i in self.present])
+            made = Prompt.soft(lm, self.vectors(lm))
+        else:
+            # Positions of a soft prompt are all replaced here, or dropped.
+            ids = self.token_ids(self.given.token_ids or (0,) * len(self.slots))
+            made = Prompt.from_ids(lm, [ids[i] for i in self.present])
+        return replace(made, template=self.given.template)
 
 
 def without(lm: LM, draft: Draft, position: int) -> Float[Tensor, "present hidden"]:

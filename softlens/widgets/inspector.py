@@ -43,7 +43,8 @@ class Inspector(Shell):
     Attributes:
         bench: the state, without any widget.
         widget: the ipywidgets box that is shown.
-        read_so_far: readings, each with its tested numbers as text.
+        read_so_far: readings, each with its tested numbers as text, and the draft that it reads.
+        tested: the draft that was scored on the test texts last, and its numbers; or None.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class Inspector(Shell):
     ) -> None:
         super().__init__()
         self.bench = bench
-        self.read_so_far: list[tuple[Reading, dict[str, str]]] = []
-        self._tested: Draft | None = None
+        self.read_so_far: list[tuple[Reading, dict[str, str], Draft]] = []
+        self.tested: tuple[Draft, pd.DataFrame] | None = None
         self._curves: bytes | None = None
         quick = bench.lm is None or bench.lm.is_small
         for reading in tqdm(readings, "readings", leave=False, disable=quick or not progress):
@@ -163,7 +164,7 @@ class Inspector(Shell):
         before, self.bench.measure = self.bench.measure, measure
         try:
             shaded(self.bench)
-        except SoftlensError:
+        except BaseException:
             self.bench.measure = before
             raise
         self.refresh(numbers=False)
@@ -182,16 +183,17 @@ class Inspector(Shell):
         lm, task = self.bench.ready, self.bench.task
         if isinstance(reading, str):
             reading = Reading.from_text(lm, reading, task=task)
+        reading.check(lm)
         tested: dict[str, str] = {}
         if task is not None:
             found = faithfulness(lm, task, self.prompt, reading)
             tested = views.tested_reading(found)
-        self.read_so_far.append((reading, tested))
+        self.read_so_far.append((reading, tested, self.bench.draft))
 
     @property
     def tested_now(self) -> bool:
         """Whether the test texts were scored under the prompt as it is now."""
-        return self._tested == self.bench.draft
+        return self.tested is not None and self.tested[0] == self.bench.draft
 
     def score_on_test(self, progress: testset.Progress = lambda done, of: None) -> pd.DataFrame:
         """The prompt as it is now on the whole test split, beside what was given and the controls.
@@ -200,7 +202,8 @@ class Inspector(Shell):
         and a text that are done, and of all: those of the controls are among them.
         """
         found = testset.score(self.bench, progress)
-        self._tested = self.bench.draft
+        self.tested = self.bench.draft, found
+        self.refresh(numbers=False)
         return found
 
     # -- files --------------------------------------------------------------------------------
@@ -291,12 +294,14 @@ class Inspector(Shell):
                 self.choose(index)
 
     def _coloured(self, change: Any) -> None:
+        if change["new"] == self.bench.measure:
+            return
         with self.safely():
             try:
                 self.colour(change["new"])
-            except SoftlensError:
+            finally:
+                # That of before, where it failed or was interrupted.
                 self.colours.value = self.bench.measure
-                raise
 
     def _turned(self, _: Any) -> None:
         with self.safely():
@@ -330,4 +335,4 @@ class Inspector(Shell):
         """Take the inspector off the page, and free what it holds; the static view stays."""
         super().close()
         self.panels, self.read_so_far = [], []
-        self._curves, self._tested = None, None
+        self._curves, self.tested = None, None

@@ -11,8 +11,8 @@ from softlens.lm import LM
 from softlens.prompts import Prompt
 from softlens.readings import Reading
 from softlens.readings.base import stands_inside
-from softlens.runs import Run, RunConfig
-from softlens.tasks import Task
+from softlens.runs import Run
+from softlens.tasks import Task, digest
 from softlens.widgets.inspector import Inspector
 from softlens.widgets.replay import Replay
 from softlens.widgets.sample import Sample
@@ -41,8 +41,9 @@ def inspect(
     Args:
         lm: the LM; None where it is not at hand, which shows what a run's file has.
         run_or_prompt: a `Run`, a `Prompt`, or a text.
-        task: whose texts the prompt is tried on. None: the bundled task that the run was for, else
-            no task, and then there is no accuracy.
+        task: whose texts the prompt is tried on. None: the bundled task that the run was for, if
+            its texts are those that the run was tuned on, else no task, and then there is no
+            accuracy.
         readings: readings or texts to hold against the prompt from the start.
         texts: how many texts edits are tried on, the first of their split; None is at most 256 for
             an LM of less than ten million parameters, else 24, and fewer for a long prompt, so that
@@ -66,10 +67,12 @@ def inspect(
             f"{lm.name!r} has {lm.context_length} for the prompt and a text together."
         )
     if task is None and run is not None:
-        task = _task_of(run.config)
+        task = _task_of(run)
     sample = None
     if task is not None:
-        known = "" if run is None else str(run.metrics.get("readable_text", ""))
+        known = ""
+        if run is not None and run.has_controls_of(lm, task):
+            known = str(run.metrics.get("readable_text", ""))
         sample = Sample.of(lm, task, split, texts, given.length, known)
     bench = Workbench(lm, given, run, task, sample, Replay.of(run, lm))
     bench.prepare(progress)
@@ -91,12 +94,25 @@ def _prompt(lm: LM | None, what: Run | Prompt | str, task: Task | None) -> Promp
     return Prompt.from_text(lm, what, leading_space=stands_inside(task))
 
 
-def _task_of(config: RunConfig) -> Task | None:
+def _task_of(run: Run) -> Task | None:
     """The task a run was for, where it is one that comes with softlens."""
+    config = run.config
     task = bundled_task(config.task)
     if task is None:
         return None
-    return task.with_(template=config.template, label_words=config.label_words)
+    # A file of one's own may have a name that a bundled task has, too.
+    same = len(config.label_words) == len(task.label_words)
+    if same:
+        task = task.with_(template=config.template, label_words=config.label_words)
+        same = run.task_digest in ("", digest(task.head(*config.texts)))
+    if not same:
+        log.warning(
+            "task=None: the run was tuned on other texts than those of the bundled task %r (or "
+            "with other readable prompts), so accuracies are left out. Pass the run's own task.",
+            config.task,
+        )
+        return None
+    return task
 
 
 def bundled_task(name: str) -> Task | None:

@@ -63,6 +63,8 @@ class PositionPanel(Panel):
     def fill(self) -> None:
         """The neighbours of the chosen position."""
         self.title.value = positions.position(self.bench)
+        if any(item["key"][0] != self.bench.chosen for item in self.pieces.items):
+            self._offer(())
         frame = self.bench.neighbours()
         self.near.items = positions.near_items(self.bench, frame)
 
@@ -115,7 +117,7 @@ class TextsPanel(Panel):
             description="only those whose prediction changed", indent=False, value=False
         )
         self.pick.observe(self.asked(self._picked), "value")
-        self.only.observe(self.asked(lambda _: self.fill()), "value")
+        self.only.observe(self.asked(lambda _: self.owner.refresh(numbers=False)), "value")
         self.answers, self.changed, self.tested = w.HTML(), w.HTML(), w.HTML()
         self.answers.add_class("softlens-answers")
         self.tested.add_class("softlens-tested")
@@ -155,9 +157,15 @@ class TextsPanel(Panel):
             self._filling = False
         self.answers.value = views.answers(self.bench, self.bench.answers())
         self.changed.value = views.changed(self.bench)
-        # What was scored is no longer what stands there.
-        if self.tested.value and not self.owner.tested_now:
-            self.tested.value = '<span class="dim">edited since; score again</span>'
+        self.tested.value = self._scored()
+
+    def _scored(self) -> str:
+        """The numbers on the test texts, unless they are of another draft."""
+        if self.owner.tested is None:
+            return ""
+        if not self.owner.tested_now:
+            return '<span class="dim">edited since; score again</span>'
+        return views.tested(self.bench, self.owner.tested[1])
 
     def _picked(self, change: Any) -> None:
         if self._filling or change["new"] is None:
@@ -173,7 +181,7 @@ class TextsPanel(Panel):
             self.bar.max, self.bar.value = of, done
 
         try:
-            self.tested.value = views.tested(self.bench, self.owner.score_on_test(progress))
+            self.owner.score_on_test(progress)
         finally:
             self.test.disabled = False
             self.bar.layout.visibility = "hidden"
@@ -199,7 +207,7 @@ class TrainingPanel(Panel):
         self.slider.add_class("softlens-step")
         # The front end holds values back while one is being answered and then sends the last, so
         # that a dragged slider leaves no queue behind.
-        self.slider.observe(self.asked(lambda _: self.fill()), "value")
+        self.slider.observe(self.asked(self._moved), "value")
         self.play = w.Play(min=0, max=len(steps) - 1, interval=120, description="play")
         self.play.observe(self.asked(self._played), "value")
         self.moment = w.HTML()
@@ -221,6 +229,9 @@ class TrainingPanel(Panel):
         assert replay is not None
         last = int(replay.history["step"].iloc[-1])
         self.moment.value = views.moment(replay.at(self.slider.index), last)
+
+    def _moved(self, _: Any) -> None:
+        self.fill()
         self.owner.keep()
 
     def _played(self, change: Any) -> None:
@@ -249,7 +260,7 @@ class ReadingsPanel(Panel):
 
     def fill(self) -> None:
         """What was read so far."""
-        self.table.value = views.readings(self.owner.read_so_far)
+        self.table.value = views.readings(self.owner.read_so_far, self.bench.draft)
 
     def _read(self) -> None:
         self.go.disabled, self.go.description = True, "reading …"

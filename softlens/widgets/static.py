@@ -39,7 +39,7 @@ def page(inspector: Inspector) -> str:
         if isinstance(panel, TrainingPanel):
             parts += [panel.moment.value, panel.curves.value]
     if inspector.read_so_far:
-        parts.append(views.readings(inspector.read_so_far))
+        parts.append(views.readings(inspector.read_so_far, bench.draft))
     return wrap(inspector.live.name, parts)
 
 

@@ -83,28 +83,27 @@ class SweepInspector(Shell):
 
         "all" shows all of them, None leaves a choice as it is.
         """
-        for name, value, known in (
-            ("method", method, [ALL, *self.frame["method"]]),
-            ("setting", setting, [ALL, *self.frame["setting"]]),
-            ("gauge", gauge, self.gauges),
-        ):
-            if value is None:
-                continue
+        asked = {"method": method, "setting": setting, "gauge": gauge}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        for name, value in asked.items():
+            known = self.gauges if name == "gauge" else [ALL, *self.frame[name]]
             if value not in known:
                 raise SoftlensError(
                     f"Got {name} {value!r}, wanted one of {list(dict.fromkeys(known))}."
                 )
+        for name, value in asked.items():
             setattr(self, name, value)
+            self.selectors[name].value = value
         self.refresh()
 
     def choose(self, index: int) -> None:
         """Look at the run in row `index` of `frame`."""
         if index not in self.frame.index:
             raise SoftlensError(f"Got run {index}, wanted 0 to {len(self.frame) - 1}.")
-        self.chosen = int(index)
-        self._run = None
+        run = None
         if self._sweep is not None and "cell" in self.frame:
-            self._run = self._sweep.run(self.frame.loc[index, "cell"])
+            run = self._sweep.run(self.frame.loc[index, "cell"])
+        self.chosen, self._run = int(index), run
         self.refresh()
 
     def open(self) -> Inspector:
@@ -118,6 +117,7 @@ class SweepInspector(Shell):
         one = self._row(self.chosen)
         lm = self._lm_of(one)
         what: Run | Prompt | None = self._run
+        task = self._task
         if what is None:
             ids = str(one.get("token_ids", "") or "").split()
             if not ids:
@@ -126,14 +126,14 @@ class SweepInspector(Shell):
                     "sweep itself, whose store has them: sl.inspect_sweep(sl.load_sweep(store))."
                 )
             what = Prompt.from_ids(lm, [int(i) for i in ids])
-        task = self._task or bundled_task(str(one.get("task", "")))
-        if self.opened is not None:
-            self.opened.close()
-        self.opened = inspect(lm, what, task)
-        self.opened.within = self
-        self.place.children = (self.opened.widget,)
+            task = task or bundled_task(str(one.get("task", "")))
+        opened, before = inspect(lm, what, task), self.opened
+        opened.within, self.opened = self, opened
+        self.place.children = (opened.widget,)
+        if before is not None:
+            before.close()
         self.keep()
-        return self.opened
+        return opened
 
     def _row(self, index: int) -> dict[str, Any]:
         return {str(key): value for key, value in self.frame.loc[index].to_dict().items()}
@@ -187,6 +187,8 @@ class SweepInspector(Shell):
             self.choose(index)
 
     def _selected(self, name: str, value: str) -> None:
+        if value == getattr(self, name):
+            return
         with self.safely():
             self.select(**{name: value})
 
@@ -240,7 +242,7 @@ class SweepInspector(Shell):
         parts = [
             f"<div><b>{views.shown(str(one['text']))}</b> <span class=dim>("
             f"{html.escape(str(one['method']))}, {html.escape(str(one['setting']))}, seed "
-            f"{one['seed']})</span></div>",
+            f"{views.shown(str(one['seed']))})</span></div>",
             views.table(pd.DataFrame(cells)),
         ]
         if self._run is not None:
@@ -277,7 +279,8 @@ def inspect_sweep(table: Any, lm: LM | None = None, task: Task | None = None) ->
         table: a sweep, or its frame: a row a run, at least with ``method, seed, text, accuracy``
             and one of the gauges. The training of a run is shown where a sweep has it.
         lm: the LM of the runs, to open one in an inspector; None loads a bundled one.
-        task: the task of the runs; None is the bundled one that the table names.
+        task: the task of the runs; None is the bundled one that a table names, and that the runs
+            of a sweep were tuned on.
 
     Raises:
         SoftlensError: an empty table, or one that lacks these columns or all accuracies.

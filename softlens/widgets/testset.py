@@ -70,7 +70,7 @@ def score(bench: Workbench, progress: Progress) -> pd.DataFrame:
 def _known(bench: Workbench, task: Task) -> dict[str, Any] | None:
     """The controls on the test texts, where the run has them."""
     run = bench.run
-    return run.metrics if run is not None and run.config.texts[2] == len(task.test) else None
+    return run.metrics if run is not None and run.has_controls_of(bench.ready, task) else None
 
 
 def _scored(

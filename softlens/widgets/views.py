@@ -33,6 +33,8 @@ HEADS = {
 }
 CLIPPED = 90
 """Characters of a text in a cell."""
+OTHER_DRAFT = ' <span class="dim">(edited since)</span>'
+"""Beside a reading of a prompt that no longer stands there."""
 WORDS = ("scored", "text", "answer", "method", "reads", "label", "was", "became")
 
 
@@ -104,7 +106,7 @@ def numbers(bench: Workbench, frame: pd.DataFrame) -> str:
 
 def _clipped(text: str) -> str:
     """A raw text as HTML, inert; of a long one its start, and all of it where it is hovered."""
-    short = shown(_short(show_text(text)))
+    short = shown(_short(text))
     return short if len(text) <= CLIPPED else f'<span title="{shown(text)}">{short}</span>'
 
 
@@ -116,8 +118,8 @@ def read_only(bench: Workbench) -> str:
     """What a run's file says by itself."""
     words = (
         f"<div>Read only: the LM {shown(bench.given.lm.name)} (checksum "
-        f"{bench.given.lm.checksum}) is not at hand, so tokens have numbers in the place of names, "
-        "and nothing can be edited or measured.</div>"
+        f"{shown(bench.given.lm.checksum)}) is not at hand, so tokens have numbers in the place of "
+        "names, and nothing can be edited or measured.</div>"
     )
     if bench.run is None:
         return words
@@ -233,14 +235,18 @@ def moment(one: Moment, of: int) -> str:
     return f"step {one.step} of {of}: {logged}{boxes}"
 
 
-def readings(rows: Sequence[tuple[Reading, dict[str, str]]]) -> str:
-    """Readings side by side, each with its faithfulness."""
+def readings(rows: Sequence[tuple[Reading, dict[str, str], Draft]], now: Draft) -> str:
+    """Readings side by side, each with its faithfulness; those of another draft are marked."""
     if not rows:
         return '<span class="dim">No reading yet. Choose a method, and read.</span>'
     frame = pd.DataFrame(
         [
-            {"method": html.escape(reading.method), "reads": html.escape(reading.shown), **tested}
-            for reading, tested in rows
+            {
+                "method": html.escape(reading.method) + ("" if draft == now else OTHER_DRAFT),
+                "reads": html.escape(reading.shown),
+                **tested,
+            }
+            for reading, tested, draft in rows
         ]
     )
     return table(frame) + (

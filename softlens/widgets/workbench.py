@@ -94,8 +94,18 @@ class Workbench:
         self.chosen = self.draft.checked(position)
 
     def become(self, draft: Draft) -> None:
-        """Take another draft; `undo` goes back."""
-        _ = self.ready
+        """Take another draft; `undo` goes back.
+
+        Raises:
+            SoftlensError: a token id outside the vocabulary.
+        """
+        lm = self.ready
+        for slot in draft.slots:
+            if slot.token_id is not None and not 0 <= slot.token_id < lm.vocab_size:
+                raise SoftlensError(
+                    f"Got token id {slot.token_id}, wanted 0 to {lm.vocab_size - 1}, the rows of "
+                    f"the embedding of {lm.name!r}."
+                )
         if draft != self.draft:
             self._past = [*self._past[1 - UNDO :], self.draft]
             self.draft = draft

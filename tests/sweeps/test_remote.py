@@ -13,10 +13,10 @@ import pytest
 import softlens as sl
 from softlens import SoftlensError, Task
 from softlens.lm import LM
-from softlens.sweeps.cells import digest
 from softlens.sweeps.remote import _job, _opened, _read_task, _translated, keep_freed_memory
 from softlens.sweeps.serial import Work
 from softlens.sweeps.store import Store
+from softlens.tasks import digest
 from tests.sweeps.conftest import small
 from tests.sweeps.test_store import bits
 

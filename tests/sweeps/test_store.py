@@ -20,8 +20,9 @@ import softlens as sl
 from softlens import DamagedFileError, SoftlensError, Task
 from softlens.lm import LM
 from softlens.sweeps import serial
-from softlens.sweeps.cells import Cell, digest, make_cells
+from softlens.sweeps.cells import Cell, make_cells
 from softlens.sweeps.store import Store, same_bits
+from softlens.tasks import digest
 from tests.sweeps.conftest import small
 
 

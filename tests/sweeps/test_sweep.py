@@ -1,5 +1,6 @@
 """A sweep's table: what is in it, and that it holds what the runs found."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pandas as pd
 import pytest
 
 import softlens as sl
-from softlens import SoftlensError, Sweep, Task
+from softlens import SoftlensError, Sweep, Task, load_run
 from softlens.lm import LM, token_surprisal
 from softlens.sweeps.measures import COLUMNS
+from softlens.tasks import digest
 from tests.sweeps.conftest import OPTIONS, small
 
 
@@ -111,6 +113,19 @@ def test_histories_are_those_of_the_runs(swept: Sweep):
     pez = table[(table["method"] == "pez") & (table["weight"] == 0.3)]
     run = swept.run(swept.filter(method="pez", weight=0.3).frame["cell"][0])
     assert list(pez["perplexity"]) == list(run.history["perplexity"])
+
+
+def test_runs_of_a_store_say_their_task_whether_or_not_their_files_do(
+    swept: Sweep, toy_task: Task, monkeypatch
+):
+    cell = swept.frame["cell"][0]
+    assert swept.run(cell).task_digest == digest(toy_task)
+
+    def old(folder):
+        return dataclasses.replace(load_run(folder), task_digest="")
+
+    monkeypatch.setattr("softlens.sweeps.table.load_run", old)
+    assert swept.run(cell).task_digest == digest(toy_task)
 
 
 def test_filters(swept: Sweep):

@@ -2,9 +2,12 @@
 
 import gc
 import html
+import math
 import re
 import time
 import weakref
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +17,11 @@ from transformers import AutoModelForCausalLM, GPT2Config
 import softlens as sl
 from softlens import decode
 from softlens.lm import LM
+from softlens.prompts import LMName
+from softlens.tasks import digest
+from softlens.widgets import inspector as inspectors
 from softlens.widgets import sample as samples
-from softlens.widgets import shades, static, views, workbench
+from softlens.widgets import shades, static, testset, views, workbench
 from softlens.widgets.sample import (
     LEAST,
     REMEMBERED,
@@ -225,6 +231,68 @@ def test_the_test_texts_are_scored_as_evaluate_scores_them(lm, task, monkeypatch
     assert not inspector.tested_now
 
 
+def controls_on_test(inspector):
+    frame = inspector.score_on_test().set_index("scored")
+    return {name: frame.loc[row, "accuracy"] for row, name in testset.CONTROLS.items()}
+
+
+def test_the_controls_of_a_run_are_used_again(lm, task, soft_run, monkeypatch):
+    monkeypatch.setattr(lm, "memo", {})
+    monkeypatch.setattr(testset, "controls", None)
+    inspector = sl.inspect(lm, soft_run, task)
+    assert inspector.bench.sample.readable == (soft_run.metrics["readable_text"],)
+    for name, accuracy in controls_on_test(inspector).items():
+        assert accuracy == soft_run.metrics[f"{name}_accuracy"]
+
+
+@pytest.mark.parametrize("other", ["task", "template", "size", "interrupted"])
+def test_the_controls_of_a_run_are_not_those_of_another_task(lm, task, soft_run, other):
+    if other == "task":
+        task = sl.load_task("topic").head(train=64, dev=64, test=80)
+    elif other == "template":
+        task = task.with_(template="{prompt} {text}")
+    elif other == "size":
+        task = task.head(train=32)
+    else:
+        keys = [key for key in soft_run.metrics if key.startswith(("empty_", "random_"))]
+        metrics = soft_run.metrics | dict.fromkeys(keys, math.nan)
+        soft_run = replace(soft_run, metrics=metrics)
+    inspector = sl.inspect(lm, soft_run, task, texts=4)
+    wanted = sl.controls(lm, task, 3).metrics()
+    for name, accuracy in controls_on_test(inspector).items():
+        assert accuracy == wanted[f"{name}_accuracy"]
+    assert inspector.bench.sample.readable == task.readable
+
+
+def test_the_test_table_is_that_of_the_draft(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.tabs.selected_index = 1
+    panel = inspector.front
+    panel.test.click()
+    first = panel.tested.value
+    inspector.tabs.selected_index = 0
+    inspector.replace(2, "end")
+    inspector.score_on_test()
+    inspector.tabs.selected_index = 1
+    accuracy = sl.evaluate(lm, task, "at the end it was").accuracy
+    assert f"<td>{accuracy:.4f}</td>" in panel.tested.value != first
+    inspector.drop(0)
+    assert "score again" in panel.tested.value
+    inspector.undo()
+    assert inspector.tested_now
+    assert f"<td>{accuracy:.4f}</td>" in panel.tested.value
+
+
+def test_an_edited_prompt_stands_where_it_was_trained(lm, task, run, soft_run, tmp_path):
+    for one in (run, soft_run):
+        assert one.prompt.template == task.template
+        inspector = sl.inspect(lm, one, task, texts=4)
+        inspector.replace(1, "great")
+        assert inspector.prompt.template == task.template
+        inspector.mask(0)
+        assert inspector.prompt.template == task.template
+
+
 def test_undo_and_restore_go_back(lm, task):
     inspector = sl.inspect(lm, TEXT, task)
     before = shown(inspector)
@@ -259,13 +327,32 @@ def test_nothing_left_is_the_empty_prompt(lm, task):
 def test_readings_stand_side_by_side_with_their_faithfulness(lm, task, soft_run):
     inspector = sl.inspect(lm, soft_run, task, readings=["all in all it was"])
     inspector.read("nearest")
-    (_, given), (nearest, tested) = inspector.read_so_far
+    (_, given, _), (nearest, tested, _) = inspector.read_so_far
     found = sl.faithfulness(lm, task, soft_run.prompt, nearest)
     assert nearest.text == sl.read(lm, soft_run.prompt).text
     assert tested["accuracy"] == f"{found.accuracy_reading:.3f}"
     assert tested["KL closed"].startswith(f"{found.kl_closed:.2f} [")
     assert given["accuracy"] != tested["accuracy"]
     assert "all in all it was" in inspector.static().data
+
+
+def test_a_reading_of_another_draft_is_marked(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    inspector.tabs.selected_index = 2
+    inspector.read("nearest")
+    inspector.replace(2, "end")
+    inspector.read("nearest")
+    for page in (inspector.front.table.value, inspector.static().data):
+        assert page.count('nearest <span class="dim">(edited since)</span>') == 1
+    inspector.undo()
+    marked = [row.count("edited since") for row in inspector.front.table.value.split("</tr>")[1:3]]
+    assert marked == [0, 1]
+
+
+def test_a_reading_of_another_lm_is_refused_without_a_task_too(lm):
+    other = sl.Reading.from_text(sl.load_lm("organism-judge"), "it was")
+    with pytest.raises(sl.SoftlensError, match="is of 'organism-judge'"):
+        sl.inspect(lm, TEXT, readings=[other])
 
 
 def test_a_training_is_replayed(lm, task, run, soft_run):
@@ -292,6 +379,20 @@ def test_the_task_of_a_run_is_found(lm, soft_run):
     inspector = sl.inspect(lm, soft_run)
     assert inspector.bench.task.name == "sentiment"
     assert len(inspector.bench.sample) == 256
+
+
+def test_texts_of_ones_own_are_not_taken_for_the_bundled_ones(lm, task, soft_run, caplog):
+    own = replace(task, test=sl.Split(("mine", *task.test.texts[1:]), task.test.labels))
+    elsewhere = replace(soft_run, task_digest=digest(own))
+    three = soft_run.config.model_copy(update={"label_words": ("good", "bad", "dull")})
+    for run in (elsewhere, replace(elsewhere, config=three)):
+        caplog.clear()
+        assert sl.inspect(lm, run).bench.task is None
+        assert "tuned on other texts than those of the bundled task 'sentiment'" in caplog.text
+        assert "Pass the run's own task" in caplog.text
+    assert sl.inspect(lm, elsewhere, own, texts=4).bench.task is own
+    # A file that does not say it.
+    assert sl.inspect(lm, replace(soft_run, task_digest="")).bench.task.name == "sentiment"
 
 
 # -- bad input ------------------------------------------------------------------------------------
@@ -334,6 +435,22 @@ def test_unknown_words_are_refused_with_near_ones(lm, task):
         inspector.replace(9, "great")
 
 
+def test_ids_outside_the_vocabulary_leave_the_prompt_as_it_is(lm, task):
+    inspector = sl.inspect(lm, TEXT, task)
+    ids = list(inspector.prompt.token_ids)
+    for act in (
+        lambda: inspector.replace(0, 10**6),
+        lambda: inspector.replace(0, -1),
+        lambda: inspector.put([*ids[:4], lm.vocab_size]),
+    ):
+        with pytest.raises(sl.SoftlensError, match=f"wanted 0 to {lm.vocab_size - 1}"):
+            act()
+        assert inspector.prompt is inspector.bench.given
+    inspector.replace(0, "great")
+    inspector.undo()
+    assert inspector.prompt is inspector.bench.given
+
+
 def test_a_word_of_several_tokens_offers_its_pieces(tiny, toy_task):
     lm = tiny("gpt2")
     inspector = sl.inspect(lm, "film was", toy_task)
@@ -348,6 +465,16 @@ def test_a_word_of_several_tokens_offers_its_pieces(tiny, toy_task):
     panel.pieces.press(1)
     assert inspector.frame["token_id"][0] == pieces[1]
     assert inspector.error.value == ""
+    assert not panel.pieces.items
+
+
+def test_the_pieces_of_a_word_go_when_another_position_is_chosen(tiny, toy_task):
+    inspector = sl.inspect(tiny("gpt2"), "film was", toy_task)
+    panel = inspector.panels[0]
+    panel.word.value = "greatdull"
+    inspector.choose(0)
+    assert panel.pieces.items
+    inspector.choose(1)
     assert not panel.pieces.items
 
 
@@ -411,6 +538,8 @@ def test_a_long_text_is_clipped_in_its_cell_and_whole_where_it_is_hovered(lm, ta
     evil = EVIL * 4
     assert "<img" not in views._clipped(evil)
     assert html.escape(evil) in views._clipped(evil)
+    assert views._clipped("a\nb \\ c") == views.shown("a\nb \\ c") == "a⏎b \\\\ c"
+    assert views._clipped("\n" * 89) == "⏎" * 89
 
 
 def test_two_hundred_positions_are_quick(bpe_tokenizer, toy_task):
@@ -463,6 +592,10 @@ def test_markup_in_tokens_and_texts_is_inert(tiny, toy_task):
     for part in parts:
         assert not re.search(r"<(img src=x|b>toy|b>film|script)", part)
     assert html.escape("<b>toy</b>") in page
+    unknown = replace(inspector.bench.given, lm=LMName("<b>lm</b>", EVIL))
+    page = sl.inspect(None, unknown).static().data
+    assert not re.search(r"<(img src=x|b>lm)", page)
+    assert html.escape(EVIL) in page
     assert inspector.panels[1].pick.options[0][0].startswith("0: <img")  # a select shows text
 
 
@@ -571,6 +704,61 @@ def test_errors_appear_in_the_widget(lm, task, monkeypatch):
     monkeypatch.setattr(type(inspector.bench.sample), "outcome", broken)
     inspector.boxes.press(2)
     assert "RuntimeError: out of memory &lt;img" in inspector.error.value
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, RuntimeError])
+def test_a_colouring_that_fails_is_not_the_one_that_is_seen(lm, task, monkeypatch, reason):
+    inspector = sl.inspect(lm, TEXT, task)
+    drawn = inspectors.shaded
+
+    def failing(bench):
+        if bench.measure == "attribution":
+            raise reason("while it was measured")
+        return drawn(bench)
+
+    monkeypatch.setattr(inspectors, "shaded", failing)
+    with pytest.raises(reason):
+        inspector.colour("attribution")
+    assert inspector.bench.measure == "cosine"
+    try:
+        inspector.colours.value = "attribution"
+    except KeyboardInterrupt:
+        assert reason is KeyboardInterrupt
+    else:
+        assert "RuntimeError: while it was measured" in inspector.error.value
+    assert inspector.bench.measure == inspector.colours.value == "cosine"
+    inspector.choose(2)  # which draws the boxes
+
+
+def test_every_change_is_in_the_static_view_and_none_twice(lm, task, run):
+    inspector = sl.inspect(lm, run, task)
+    kept = []
+    inspector._handle = SimpleNamespace(update=lambda page: kept.append(page.data))
+
+    def updates(act):
+        kept.clear()
+        act()
+        return len(kept)
+
+    def turn(to):
+        inspector.tabs.selected_index = to
+
+    def colour(widget, value):
+        widget.value = value
+
+    assert updates(lambda: turn(1)) == 1
+    texts = inspector.front
+    assert updates(texts.test.click) == 1
+    assert "on all 80 test texts" in kept[0]
+    assert updates(lambda: colour(texts.only, True)) == 1
+    assert updates(lambda: turn(2)) == 1
+    training = inspector.front
+    assert updates(lambda: colour(training.slider, 0)) == 1
+    assert "step 1 of 12" in kept[0]
+    assert updates(lambda: inspector.replace(0, "great")) == 1
+    assert updates(lambda: inspector.colour("surprisal")) == 1
+    assert updates(lambda: colour(inspector.colours, "cosine")) == 1
+    assert updates(inspector.score_on_test) == 1
 
 
 def test_what_is_seen_is_saved(lm, task, tmp_path):

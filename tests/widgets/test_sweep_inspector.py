@@ -2,12 +2,15 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 import softlens as sl
+from softlens.tasks import digest
+from softlens.widgets import sweep as sweeps
 from softlens.widgets.scatter import HEIGHT, WIDTH, Point, scatter
 from softlens.widgets.sweep import ALL
 
@@ -59,6 +62,21 @@ def test_selectors_choose_what_is_drawn(table):
         inspector.select(method="pezz")
 
 
+def test_what_is_called_moves_the_selectors(table):
+    inspector = sl.inspect_sweep(table)
+    drawings = []
+    inspector.points.observe(lambda change: drawings.append(change["new"]), "svg")
+    inspector.select(method="pez", gauge="label_mass")
+    assert len(drawings) == 1
+    chosen = {name: made.value for name, made in inspector.selectors.items()}
+    assert chosen == {"method": "pez", "setting": ALL, "gauge": "label_mass"}
+    inspector.selectors["method"].value = ALL
+    assert drawn(inspector) == {0, 1}
+    with pytest.raises(sl.SoftlensError, match="Got gauge 'beauty'"):
+        inspector.select(method="pez", gauge="beauty")
+    assert inspector.method == inspector.selectors["method"].value == ALL
+
+
 def test_a_pressed_point_is_described_and_opened(lm, table):
     inspector = sl.inspect_sweep(table, lm)
     assert inspector.go.disabled
@@ -82,6 +100,44 @@ def test_a_sweep_has_trainings_and_soft_vectors(lm, runs, soft_run):
     opened = inspector.open()
     assert opened.prompt is soft_run.prompt
     assert "Training" in [panel.name for panel in opened.panels]
+
+
+def test_a_run_is_opened_on_the_task_that_it_was_tuned_on(lm, task, runs):
+    one = runs.runs["pez-0"]
+    template = "{prompt} {text}"
+    config = one.config.model_copy(update={"template": template})
+    told = digest(task.with_(template=template))
+    runs.runs["pez-0"] = replace(one, config=config, task_digest=told)
+    inspector = sl.inspect_sweep(runs)
+    inspector.choose(0)
+    assert inspector.open().bench.task.template == template
+    runs.runs["pez-0"] = replace(one, task_digest="another")
+    inspector.choose(0)
+    assert inspector.open().bench.task is None
+    assert sl.inspect_sweep(runs, task=task)._task is task
+
+
+def test_a_run_that_cannot_be_opened_leaves_the_one_that_is_open(runs, monkeypatch):
+    inspector = sl.inspect_sweep(runs)
+    inspector.choose(0)
+    first = inspector.open()
+
+    def failing(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeps, "inspect", failing)
+        with pytest.raises(KeyboardInterrupt):
+            inspector.open()
+    assert inspector.opened is first
+    assert inspector.place.children == (first.widget,)
+    assert first.within is inspector
+    first.drop(0)
+    monkeypatch.setattr(runs, "run", failing)
+    with pytest.raises(KeyboardInterrupt):
+        inspector.choose(1)
+    assert inspector.chosen == 0
+    assert inspector._run is runs.runs["pez-0"]
 
 
 def test_what_cannot_be_opened_says_why(table, tiny):
@@ -125,7 +181,7 @@ def test_bad_tables_are_refused(table, make, words):
 
 def test_markup_and_one_point_are_drawn_inert(table):
     evil = '<script>alert(1)</script>" onload="x'
-    one = table.iloc[:1].assign(text=evil, method="<b>m</b>", proxy="<i>")
+    one = table.iloc[:1].assign(text=evil, method="<b>m</b>", proxy="<i>", seed=evil)
     inspector = sl.inspect_sweep(one)
     inspector.choose(0)
     ElementTree.fromstring(inspector.points.svg)
