@@ -204,7 +204,34 @@ def _read_frame(path: Path) -> pd.DataFrame:
         ) from error
     if frame.empty:
         raise SoftlensError(f"{path.name} has no rows; give it at least three texts a class")
+    if kind in (".csv", ".tsv"):
+        _check_fields(path.name, frame, kind)
     return frame
+
+
+def _check_fields(where: str, frame: pd.DataFrame, kind: str) -> None:
+    """Refuse rows that pandas reads as other fields than were meant, without an error."""
+    if not isinstance(frame.index, pd.RangeIndex):
+        # It takes what a first row has too many for names of rows.
+        wanted = len(frame.columns)
+        raise SoftlensError(
+            f"{where} row 1 has {wanted + frame.index.nlevels} fields and the header {wanted}; "
+            + (
+                "write a space for a tab in a text"
+                if kind == ".tsv"
+                else 'put double quotes around a text with a comma in it: "so, this"'
+            )
+        )
+    if kind == ".tsv":
+        # Whatever a stray quote swallows, a tab is in it.
+        held = frame.apply(lambda column: column.str.contains("\t", regex=False, na=False))
+        if (swallowed := held.any(axis=1).to_numpy()).any():
+            raise SoftlensError(
+                f"{where} row {swallowed.argmax() + 1} has a double quote at the "
+                "start of a field and a tab before the quote that closes it. If the quote is part "
+                'of a text, put the text in quotes and double its own ("""so"" it says"); if the '
+                "tab is, write a space for it"
+            )
 
 
 def _row(
@@ -224,7 +251,7 @@ def _row(
             )
     if name == "unlabelled":
         return text.strip(), None, name
-    missing = label is None or (isinstance(label, float) and pd.isna(label))
+    missing = pd.api.types.is_scalar(label) and pd.isna(label)
     written = "" if missing else _label(label)
     if not written:
         raise SoftlensError(

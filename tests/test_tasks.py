@@ -427,6 +427,45 @@ def test_damaged_files(tmp_path, suffix, content, words):
         load_task(path, label_words=WORDS)
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("toy.csv", "good{}, really{},pos", "toy.csv row 1 has 3 fields and the header 2; put "
+         "double quotes around a text with a comma"),
+        ("toy.tsv", "good{}\treally{}\tpos", "toy.tsv row 1 has 3 fields.*a space for a tab"),
+    ],
+)  # fmt: skip
+def test_a_field_too_many_in_every_row_does_not_shift_the_columns(tmp_path, name, line, words):
+    header = "text,label\n" if name.endswith(".csv") else "text\tlabel\n"
+    lines = [line.format(i, i) for i in range(8)]
+    (tmp_path / name).write_text(header + "\n".join(lines))
+    with pytest.raises(SoftlensError, match=words):
+        load_task(tmp_path / name, label_words={"pos": "good", "neg": "bad"})
+
+
+def test_a_stray_quote_in_a_tsv_swallows_no_rows(tmp_path):
+    lines = [f"text {i}\t{'pos' if i % 2 else 'neg'}" for i in range(12)]
+    lines[3], lines[6] = '"so it begins\tpos', 'and "here" it ends\tneg'
+    path = tmp_path / "toy.tsv"
+    path.write_text("text\tlabel\n" + "\n".join(lines))
+    with pytest.raises(SoftlensError, match="toy.tsv row 4 has a double quote at the start"):
+        load_task(path, label_words={"pos": "good", "neg": "bad"})
+    # As it advises; quotes around a text of several lines are meant.
+    lines[3], lines[6] = '"""so"" it begins"\tpos', '"two\nlines"\tneg'
+    path.write_text("text\tlabel\n" + "\n".join(lines))
+    toy = load_task(path, label_words={"pos": "good", "neg": "bad"})
+    texts = toy.train.texts + toy.dev.texts + toy.test.texts
+    assert {'"so" it begins', "two\nlines", "text 4"} <= set(texts)
+
+
+def test_a_missing_string_of_parquet_is_no_class(tmp_path):
+    frame = rows()
+    frame["label"] = frame["label"].astype("string")
+    frame.loc[2, "label"] = pd.NA
+    with pytest.raises(SoftlensError, match=r"toy\.parquet row 3 has no label"):
+        load_task(write(frame, tmp_path / "toy.parquet"))
+
+
 # -- names --------------------------------------------------------------------------------------
 
 
