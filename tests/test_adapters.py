@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -178,6 +179,24 @@ def test_out_to_peft_and_in_again(base: Path, tmp_path: Path, bos: bool, toy_tas
         assert whole.length == 4
         got = our_logits(other, whole, "{prompt} {text}")
         torch.testing.assert_close(got, ours, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_out_in_one_type_and_in_again_in_another(
+    hub_folder: Path, tmp_path: Path, dtypes: tuple[str, str]
+):
+    out, back = (sl.load_lm(hub_folder, dtype=dtype) for dtype in dtypes)
+    prompt = Prompt.from_text(out, "the film")
+    folder = prompt.to_peft(tmp_path / "adapter", out, "{prompt} {text}")
+    assert torch.equal(Prompt.from_peft(folder, back).vectors, prompt.vectors)
+    weights = folder / "adapter_model.safetensors"
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    vectors = load_file(weights)["prompt_embeddings"]
+    vectors[0, 3] *= 1.02
+    save_file({"prompt_embeddings": vectors}, weights, metadata)
+    with pytest.raises(DamagedFileError, match="first vector is BOS, and it is not"):
+        Prompt.from_peft(folder, back)
 
 
 def test_a_prompt_remembers_where_it_stands(gpt2: LM, tmp_path: Path, toy_task: Task):
