@@ -45,7 +45,7 @@ class Prompt:
     """Where it stands in a row, as it was trained; None where that is not known."""
 
     def __post_init__(self) -> None:
-        vectors = self.vectors.detach().to("cpu", torch.float32)
+        vectors = self.vectors.detach().to("cpu", torch.float32, copy=True)
         if vectors.ndim != 2:
             raise SoftlensError(
                 f"Got prompt vectors of shape {tuple(vectors.shape)}, wanted (length, hidden)."

@@ -19,6 +19,15 @@ def test_a_text_becomes_rows_of_the_embedding(any_lm: LM):
     assert prompt.length == len(prompt.token_ids)
 
 
+def test_a_prompt_is_not_changed_by_the_tensor_it_was_made_of(tiny: Callable[..., LM]):
+    vectors = torch.zeros(2, 32, requires_grad=True)
+    prompt = Prompt.soft(tiny(), vectors)
+    with torch.no_grad():
+        vectors += 1
+    assert torch.equal(prompt.vectors, torch.zeros(2, 32))
+    assert not prompt.vectors.requires_grad
+
+
 def test_saved_and_loaded_whole(any_lm: LM, tmp_path: Path):
     soft = Prompt.soft(any_lm, torch.randn(4, any_lm.hidden_size), start_ids=[5, 6, 7, 8])
     for prompt in (soft, Prompt.from_text(any_lm, "in short")):
