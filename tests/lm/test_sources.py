@@ -62,6 +62,19 @@ def test_auto_takes_the_faster_type(hub_folder: Path, monkeypatch: pytest.Monkey
     dtypes.bfloat16_gains.cache_clear()
 
 
+def test_a_type_may_come_as_torch_has_it(hub_folder: Path):
+    assert load_lm(hub_folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    with pytest.raises(SoftlensError, match="Got dtype 'float16', wanted one of"):
+        load_lm(hub_folder, dtype=torch.float16)
+
+
+def test_a_model_in_float16_is_refused(bpe_tokenizer: PreTrainedTokenizerFast):
+    with pytest.raises(
+        SoftlensError, match=r"'half' computes in torch\.float16, wanted one of torch\.float64"
+    ):
+        LM(tiny_model("gpt2").half(), bpe_tokenizer, name="half")
+
+
 def test_what_auto_measures_is_a_time():
     assert 0 < dtypes._seconds(torch.float32, size=64) < 1
 
