@@ -88,3 +88,13 @@ def test_a_failed_write_keeps_the_old_file(
         Prompt.from_text(tiny(), "a bad story").save(path)
     assert path.read_bytes() == old
     assert [file.name for file in tmp_path.iterdir()] == ["p.safetensors"]
+
+
+def test_a_file_is_as_readable_as_any_other(
+    tiny: Callable[..., LM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # It is the process's own, and another thread may write a file at that instant.
+    monkeypatch.setattr("os.umask", lambda *_: pytest.fail("the mask was set"))
+    (tmp_path / "other").touch()
+    path = Prompt.from_text(tiny(), "film").save(tmp_path / "p.safetensors")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
