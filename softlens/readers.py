@@ -79,7 +79,9 @@ def kind_of(name_or_path: str | PathLike[str]) -> str | None:
     name, path = os.fspath(name_or_path), Path(name_or_path)
     if path.is_dir() and (isinstance(name_or_path, PathLike) or os.sep in name):
         return "folder"
-    if path.suffix or path.is_absolute() or name.startswith((".", "~")) or path.is_file():
+    # A number behind a dot is a version's, as in "org/name-v1.5".
+    ends = path.suffix and not path.suffix[1:2].isdigit()
+    if ends or path.is_absolute() or name.startswith((".", "~")) or path.is_file():
         return "file"
     if name.count("/") == 1 and all(name.split("/")):
         return "hub"

@@ -207,6 +207,8 @@ def test_a_prompt_remembers_where_it_stands(gpt2: LM, tmp_path: Path, toy_task: 
     loose = Prompt.from_text(gpt2, "the film")
     with pytest.raises(SoftlensError, match=r"does not say where it stands.*template='\{prompt\}"):
         loose.to_peft(tmp_path / "adapter", gpt2)
+    with pytest.raises(SoftlensError, match="template '' holds"):
+        run.prompt.to_peft(tmp_path / "adapter", gpt2, template="")
     assert loose.to_peft(tmp_path / "adapter", gpt2, "{prompt} {text}").is_dir()
 
 

@@ -107,6 +107,8 @@ def test_with_changes_the_question_and_nothing_else():
     assert replace(changed, template=toy.template, label_words=toy.label_words) == toy
     with pytest.raises(SoftlensError, match=r"names the labels \['positive'\]"):
         toy.with_(label_words={"positive": "x"})
+    with pytest.raises(SoftlensError, match="template '' holds"):
+        toy.with_(template="")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,7 @@ def test_with_changes_the_question_and_nothing_else():
         ({"unlabelled": ("fine", "\n")}, r"unlabelled row 1 is '\\n'"),
         ({"readable": ("",)}, "readable prompts row 0"),
         ({"template": "{text} It was"}, r"holds \{prompt\} 0 times; it needs"),
+        ({"template": ""}, r"template '' holds \{prompt\} 0 times"),
     ],
 )
 def test_bad_tasks(changes, words):
@@ -153,6 +156,9 @@ def test_bad_splits(texts, labels, words):
         ("{text}{prompt}", ("{text}", "")),
         ("{prompt} {text} It was", ("", "{text} It was")),
         ("Review: {text}\n{prompt} so", ("Review: {text}", "so")),
+        # The answer " good" brings its own space.
+        ("{prompt} {text} it was ", ("", "{text} it was")),
+        ("{text} {prompt} it was:\n", ("{text}", "it was:\n")),
     ],
 )
 def test_template_parts(template, parts):
@@ -393,6 +399,7 @@ def changed(column, value):
         (rows().assign(label=[0, 1] * 20), {"label_words": None}, "labels are numbers"),
         (rows().assign(label="positive"), {"label_words": None}, "two classes or more"),
         (rows(), {"template": "{text}"}, r"holds \{prompt\} 0 times"),
+        (rows(), {"template": ""}, r"holds \{prompt\} 0 times"),
         (rows(), {"shots": 9}, "shots=9.*try 1 to 3"),
     ],
 )
@@ -617,6 +624,9 @@ def test_missing_extra(monkeypatch):
         ("toy.csv", "file"),
         ("some/toy.csv", "file"),
         ("org/name", "hub"),
+        ("org/name-v1.5", "hub"),
+        ("org/name-3.1-small", "hub"),
+        ("some/toy.xlsx", "file"),
         (Path("toy"), "file"),
         ("/no/such/folder", "file"),
     ],

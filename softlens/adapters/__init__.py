@@ -97,7 +97,7 @@ def _behind_its_own_start(lm: LM) -> str | None:
 def to_peft(prompt: Prompt, folder: str | Path, lm: LM, template: str | None = None) -> Path:
     """Write a prompt as a PEFT adapter: what `softlens.Prompt.to_peft` does, and documents."""
     prompt.check(lm)
-    where = template or prompt.template
+    where = prompt.template if template is None else template
     if where is None:
         raise SoftlensError(
             "PEFT puts a prompt before everything else, and this one does not say where it "
