@@ -95,7 +95,7 @@ def from_table(
     return Task(
         table.name,
         words,
-        template or DEFAULT_TEMPLATE,
+        DEFAULT_TEMPLATE if template is None else template,
         splits["train"],
         splits["dev"],
         splits["test"],

@@ -1,5 +1,6 @@
 """Prompts: vectors that stand in the place of token embeddings, and the files they live in."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 from softlens import files
 from softlens.errors import DamagedFileError, SoftlensError
 from softlens.lm import LM
+
+log = logging.getLogger(__name__)
 
 
 class LMName(NamedTuple):
@@ -45,7 +48,7 @@ class Prompt:
     """Where it stands in a row, as it was trained; None where that is not known."""
 
     def __post_init__(self) -> None:
-        vectors = self.vectors.detach().to("cpu", torch.float32)
+        vectors = self.vectors.detach().to("cpu", torch.float32, copy=True)
         if vectors.ndim != 2:
             raise SoftlensError(
                 f"Got prompt vectors of shape {tuple(vectors.shape)}, wanted (length, hidden)."
@@ -62,6 +65,8 @@ class Prompt:
     def from_text(cls, lm: LM, text: str, leading_space: bool = True) -> "Prompt":
         """A hard prompt: the embedding rows of `text`.
 
+        A word that the LM does not have becomes its token for unknown words; a log line names it.
+
         Args:
             lm: whose tokens and rows.
             text: what it says.
@@ -74,6 +79,7 @@ class Prompt:
         ids = lm.encode(text, leading_space=leading_space)
         if not ids:
             raise SoftlensError(f"The text {text!r} has no tokens. Use None for the empty prompt.")
+        _say_lacking(lm, text)
         return cls.from_ids(lm, ids)
 
     @classmethod
@@ -262,6 +268,31 @@ class Prompt:
             text=None if ids is None else metadata["text"],
             start_ids=None if starts is None else tuple(starts.tolist()),
             template=metadata.get("template"),
+        )
+
+
+def lacking(lm: LM, text: str) -> list[str]:
+    """The words of `text` that the LM does not have, for which its tokenizer puts "unknown".
+
+    That token said in so many letters is none of them: a reading may hold what was found.
+    """
+    unknown = lm.tokenizer.unk_token_id
+    if unknown is None or unknown not in lm.encode(text, leading_space=True):
+        return []
+    words = [word for word in text.split() if str(lm.tokenizer.unk_token) not in word]
+    return [word for word in words if unknown in lm.encode(word, leading_space=True)]
+
+
+def _say_lacking(lm: LM, text: str) -> None:
+    """Say once of each word that `lacking` finds."""
+    new = [word for word in lacking(lm, text) if ("lacking", word) not in lm.memo]
+    if new:
+        lm.memo |= {("lacking", word): True for word in new}
+        log.warning(
+            "%r does not have %s, and is fed its token for unknown words, %r, in their place.",
+            lm.name,
+            ", ".join(map(repr, new)),
+            lm.tokenizer.unk_token,
         )
 
 

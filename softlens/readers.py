@@ -79,7 +79,9 @@ def kind_of(name_or_path: str | PathLike[str]) -> str | None:
     name, path = os.fspath(name_or_path), Path(name_or_path)
     if path.is_dir() and (isinstance(name_or_path, PathLike) or os.sep in name):
         return "folder"
-    if path.suffix or path.is_absolute() or name.startswith((".", "~")) or path.is_file():
+    # A number behind a dot is a version's, as in "org/name-v1.5".
+    ends = path.suffix and not path.suffix[1:2].isdigit()
+    if ends or path.is_absolute() or name.startswith((".", "~")) or path.is_file():
         return "file"
     if name.count("/") == 1 and all(name.split("/")):
         return "hub"
@@ -204,7 +206,34 @@ def _read_frame(path: Path) -> pd.DataFrame:
         ) from error
     if frame.empty:
         raise SoftlensError(f"{path.name} has no rows; give it at least three texts a class")
+    if kind in (".csv", ".tsv"):
+        _check_fields(path.name, frame, kind)
     return frame
+
+
+def _check_fields(where: str, frame: pd.DataFrame, kind: str) -> None:
+    """Refuse rows that pandas reads as other fields than were meant, without an error."""
+    if not isinstance(frame.index, pd.RangeIndex):
+        # It takes what a first row has too many for names of rows.
+        wanted = len(frame.columns)
+        raise SoftlensError(
+            f"{where} row 1 has {wanted + frame.index.nlevels} fields and the header {wanted}; "
+            + (
+                "write a space for a tab in a text"
+                if kind == ".tsv"
+                else 'put double quotes around a text with a comma in it: "so, this"'
+            )
+        )
+    if kind == ".tsv":
+        # Whatever a stray quote swallows, a tab is in it.
+        held = frame.apply(lambda column: column.str.contains("\t", regex=False, na=False))
+        if (swallowed := held.any(axis=1).to_numpy()).any():
+            raise SoftlensError(
+                f"{where} row {swallowed.argmax() + 1} has a double quote at the "
+                "start of a field and a tab before the quote that closes it. If the quote is part "
+                'of a text, put the text in quotes and double its own ("""so"" it says"); if the '
+                "tab is, write a space for it"
+            )
 
 
 def _row(
@@ -224,7 +253,7 @@ def _row(
             )
     if name == "unlabelled":
         return text.strip(), None, name
-    missing = label is None or (isinstance(label, float) and pd.isna(label))
+    missing = pd.api.types.is_scalar(label) and pd.isna(label)
     written = "" if missing else _label(label)
     if not written:
         raise SoftlensError(

@@ -148,6 +148,8 @@ class Run(Result):
     def save(self, folder: str | Path) -> Path:
         """Write the run into `folder`; `run.json` comes last, so that a half-written run has none.
 
+        That of a run that was there before goes first.
+
         Raises:
             SoftlensError: if the folder cannot be written; the run in memory is unharmed.
         """
@@ -155,6 +157,7 @@ class Run(Result):
         buffer = io.BytesIO()
         self.history.to_parquet(buffer, index=False)
         try:
+            (folder / "run.json").unlink(missing_ok=True)
             self.prompt.save(folder / PROMPT, beside=_kept(self))
             files.write_atomic(folder / "history.parquet", buffer.getvalue())
             record = {

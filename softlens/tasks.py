@@ -103,7 +103,8 @@ class Task:
         words = self.label_words
         if label_words is not None:
             words = readers.words_in_order(label_words, self.class_names, ordered=True)
-        return replace(self, template=template or self.template, label_words=words)
+        template = self.template if template is None else template
+        return replace(self, template=template, label_words=words)
 
     def head(
         self, train: int | None = None, dev: int | None = None, test: int | None = None

@@ -11,7 +11,8 @@ def template_parts(template: str) -> tuple[str, str]:
     """What stands before and after ``{prompt}``, one of them holding ``{text}``.
 
     White space next to ``{prompt}`` is dropped: the prompt's tokens bring their own leading space,
-    and what follows the prompt is encoded with one, unless it is glued to it (`glued_behind`).
+    and what follows the prompt is encoded with one, unless it is glued to it (`glued_behind`). So
+    are spaces at the end: the answer brings its own.
 
     >>> template_parts("{prompt} {text} It was")
     ('', '{text} It was')
@@ -29,7 +30,7 @@ def template_parts(template: str) -> tuple[str, str]:
             f"template {template!r} holds {{{other}}}; only {{text}} and {{prompt}} are filled in"
         )
     before, after = template.split("{prompt}")
-    return before.rstrip(), after.lstrip()
+    return before.rstrip(), after.lstrip().rstrip(" ")
 
 
 def glued_behind(template: str) -> bool:

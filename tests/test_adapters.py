@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -180,6 +181,24 @@ def test_out_to_peft_and_in_again(base: Path, tmp_path: Path, bos: bool, toy_tas
         torch.testing.assert_close(got, ours, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_out_in_one_type_and_in_again_in_another(
+    hub_folder: Path, tmp_path: Path, dtypes: tuple[str, str]
+):
+    out, back = (sl.load_lm(hub_folder, dtype=dtype) for dtype in dtypes)
+    prompt = Prompt.from_text(out, "the film")
+    folder = prompt.to_peft(tmp_path / "adapter", out, "{prompt} {text}")
+    assert torch.equal(Prompt.from_peft(folder, back).vectors, prompt.vectors)
+    weights = folder / "adapter_model.safetensors"
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    vectors = load_file(weights)["prompt_embeddings"]
+    vectors[0, 3] *= 1.02
+    save_file({"prompt_embeddings": vectors}, weights, metadata)
+    with pytest.raises(DamagedFileError, match="first vector is BOS, and it is not"):
+        Prompt.from_peft(folder, back)
+
+
 def test_a_prompt_remembers_where_it_stands(gpt2: LM, tmp_path: Path, toy_task: Task):
     run = sl.tune(gpt2, toy_task, "gcg", length=2, steps=1, progress=False)
     assert Prompt.load(run.prompt.save(tmp_path / "p.safetensors")).template == toy_task.template
@@ -188,6 +207,8 @@ def test_a_prompt_remembers_where_it_stands(gpt2: LM, tmp_path: Path, toy_task: 
     loose = Prompt.from_text(gpt2, "the film")
     with pytest.raises(SoftlensError, match=r"does not say where it stands.*template='\{prompt\}"):
         loose.to_peft(tmp_path / "adapter", gpt2)
+    with pytest.raises(SoftlensError, match="template '' holds"):
+        run.prompt.to_peft(tmp_path / "adapter", gpt2, template="")
     assert loose.to_peft(tmp_path / "adapter", gpt2, "{prompt} {text}").is_dir()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from softlens import Prompt, SoftlensError, Task, evaluate, evaluate_all
+from softlens import Prompt, SoftlensError, Task, evaluate, evaluate_all, load_lm, load_task
 from softlens.evaluation import encode_split
 from softlens.lm import LM, answer_logits
 
@@ -60,6 +60,19 @@ def test_a_prompt_in_front_of_the_text_has_no_leading_space(any_lm: LM, toy_task
     text = evaluate(any_lm, front, "the film")
     ids = evaluate(any_lm, front, Prompt.from_text(any_lm, "the film", leading_space=False))
     assert text.summary() == pytest.approx(ids.summary(), rel=1e-4)
+
+
+def test_words_that_the_lm_does_not_have_are_said_once(caplog: pytest.LogCaptureFixture):
+    lm, task = load_lm("organism"), load_task("sentiment").head(test=2)
+    for prompt in ("all in all it was", "<unk> it was"):  # the token itself is meant
+        evaluate(lm, task, prompt)
+    assert "does not have" not in caplog.text
+    for prompt in ("Overall It was", "It was"):
+        evaluate(lm, task, prompt)
+    Prompt.from_text(lm, "Overall it")
+    said = "'organism' does not have 'Overall', 'It', and is fed its token for unknown words, '<unk"
+    assert said in caplog.text
+    assert caplog.text.count("does not have") == 1
 
 
 def test_wrong_splits_and_things_that_are_no_prompt(tiny: Callable[..., LM], toy_task: Task):

@@ -19,6 +19,15 @@ def test_a_text_becomes_rows_of_the_embedding(any_lm: LM):
     assert prompt.length == len(prompt.token_ids)
 
 
+def test_a_prompt_is_not_changed_by_the_tensor_it_was_made_of(tiny: Callable[..., LM]):
+    vectors = torch.zeros(2, 32, requires_grad=True)
+    prompt = Prompt.soft(tiny(), vectors)
+    with torch.no_grad():
+        vectors += 1
+    assert torch.equal(prompt.vectors, torch.zeros(2, 32))
+    assert not prompt.vectors.requires_grad
+
+
 def test_saved_and_loaded_whole(any_lm: LM, tmp_path: Path):
     soft = Prompt.soft(any_lm, torch.randn(4, any_lm.hidden_size), start_ids=[5, 6, 7, 8])
     for prompt in (soft, Prompt.from_text(any_lm, "in short")):
@@ -79,3 +88,13 @@ def test_a_failed_write_keeps_the_old_file(
         Prompt.from_text(tiny(), "a bad story").save(path)
     assert path.read_bytes() == old
     assert [file.name for file in tmp_path.iterdir()] == ["p.safetensors"]
+
+
+def test_a_file_is_as_readable_as_any_other(
+    tiny: Callable[..., LM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # It is the process's own, and another thread may write a file at that instant.
+    monkeypatch.setattr("os.umask", lambda *_: pytest.fail("the mask was set"))
+    (tmp_path / "other").touch()
+    path = Prompt.from_text(tiny(), "film").save(tmp_path / "p.safetensors")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode

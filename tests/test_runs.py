@@ -84,6 +84,23 @@ def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkeypatch):
     assert not any((tmp_path / "full").iterdir())
 
 
+def test_a_save_over_another_run_that_stops_half_way_leaves_no_mixture(
+    run: Run, tiny: Callable[..., LM], toy_task: Task, tmp_path: Path, monkeypatch
+):
+    tune(tiny(), toy_task, "pez", length=3, steps=2, progress=False).save(tmp_path)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("softlens.files.write_json", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run.save(tmp_path)
+    with pytest.raises(SoftlensError, match="No run in"):
+        load_run(tmp_path)
+    assert load_run(run.save(tmp_path)).config == run.config
+
+
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write into every folder"
 )

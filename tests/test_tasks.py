@@ -107,6 +107,8 @@ def test_with_changes_the_question_and_nothing_else():
     assert replace(changed, template=toy.template, label_words=toy.label_words) == toy
     with pytest.raises(SoftlensError, match=r"names the labels \['positive'\]"):
         toy.with_(label_words={"positive": "x"})
+    with pytest.raises(SoftlensError, match="template '' holds"):
+        toy.with_(template="")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,7 @@ def test_with_changes_the_question_and_nothing_else():
         ({"unlabelled": ("fine", "\n")}, r"unlabelled row 1 is '\\n'"),
         ({"readable": ("",)}, "readable prompts row 0"),
         ({"template": "{text} It was"}, r"holds \{prompt\} 0 times; it needs"),
+        ({"template": ""}, r"template '' holds \{prompt\} 0 times"),
     ],
 )
 def test_bad_tasks(changes, words):
@@ -153,6 +156,9 @@ def test_bad_splits(texts, labels, words):
         ("{text}{prompt}", ("{text}", "")),
         ("{prompt} {text} It was", ("", "{text} It was")),
         ("Review: {text}\n{prompt} so", ("Review: {text}", "so")),
+        # The answer " good" brings its own space.
+        ("{prompt} {text} it was ", ("", "{text} it was")),
+        ("{text} {prompt} it was:\n", ("{text}", "it was:\n")),
     ],
 )
 def test_template_parts(template, parts):
@@ -393,6 +399,7 @@ def changed(column, value):
         (rows().assign(label=[0, 1] * 20), {"label_words": None}, "labels are numbers"),
         (rows().assign(label="positive"), {"label_words": None}, "two classes or more"),
         (rows(), {"template": "{text}"}, r"holds \{prompt\} 0 times"),
+        (rows(), {"template": ""}, r"holds \{prompt\} 0 times"),
         (rows(), {"shots": 9}, "shots=9.*try 1 to 3"),
     ],
 )
@@ -425,6 +432,45 @@ def test_damaged_files(tmp_path, suffix, content, words):
     path.write_bytes(content)
     with pytest.raises(DamagedFileError, match=words):
         load_task(path, label_words=WORDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("toy.csv", "good{}, really{},pos", "toy.csv row 1 has 3 fields and the header 2; put "
+         "double quotes around a text with a comma"),
+        ("toy.tsv", "good{}\treally{}\tpos", "toy.tsv row 1 has 3 fields.*a space for a tab"),
+    ],
+)  # fmt: skip
+def test_a_field_too_many_in_every_row_does_not_shift_the_columns(tmp_path, name, line, words):
+    header = "text,label\n" if name.endswith(".csv") else "text\tlabel\n"
+    lines = [line.format(i, i) for i in range(8)]
+    (tmp_path / name).write_text(header + "\n".join(lines))
+    with pytest.raises(SoftlensError, match=words):
+        load_task(tmp_path / name, label_words={"pos": "good", "neg": "bad"})
+
+
+def test_a_stray_quote_in_a_tsv_swallows_no_rows(tmp_path):
+    lines = [f"text {i}\t{'pos' if i % 2 else 'neg'}" for i in range(12)]
+    lines[3], lines[6] = '"so it begins\tpos', 'and "here" it ends\tneg'
+    path = tmp_path / "toy.tsv"
+    path.write_text("text\tlabel\n" + "\n".join(lines))
+    with pytest.raises(SoftlensError, match="toy.tsv row 4 has a double quote at the start"):
+        load_task(path, label_words={"pos": "good", "neg": "bad"})
+    # As it advises; quotes around a text of several lines are meant.
+    lines[3], lines[6] = '"""so"" it begins"\tpos', '"two\nlines"\tneg'
+    path.write_text("text\tlabel\n" + "\n".join(lines))
+    toy = load_task(path, label_words={"pos": "good", "neg": "bad"})
+    texts = toy.train.texts + toy.dev.texts + toy.test.texts
+    assert {'"so" it begins', "two\nlines", "text 4"} <= set(texts)
+
+
+def test_a_missing_string_of_parquet_is_no_class(tmp_path):
+    frame = rows()
+    frame["label"] = frame["label"].astype("string")
+    frame.loc[2, "label"] = pd.NA
+    with pytest.raises(SoftlensError, match=r"toy\.parquet row 3 has no label"):
+        load_task(write(frame, tmp_path / "toy.parquet"))
 
 
 # -- names --------------------------------------------------------------------------------------
@@ -578,6 +624,9 @@ def test_missing_extra(monkeypatch):
         ("toy.csv", "file"),
         ("some/toy.csv", "file"),
         ("org/name", "hub"),
+        ("org/name-v1.5", "hub"),
+        ("org/name-3.1-small", "hub"),
+        ("some/toy.xlsx", "file"),
         (Path("toy"), "file"),
         ("/no/such/folder", "file"),
     ],

@@ -250,7 +250,7 @@ def word_game(
 
 
 def _place(lm: LM, part: str, text: str, row: Sequence[int], inside: bool) -> tuple[int, int]:
-    """Where in `row` the tokens of `text` stand, which may have been shortened at its start.
+    """Where in `row` the tokens of `text` stand, whose first ones may have been cut out.
 
     A token that the text shares with the template's own words counts as the text's.
     """
@@ -260,10 +260,10 @@ def _place(lm: LM, part: str, text: str, row: Sequence[int], inside: bool) -> tu
     last = len(whole)
     if tail:
         last -= min(_common(whole[::-1], lm.encode(tail)[::-1]), len(whole) - first)
-    missing = len(whole) - len(row) + (0 if inside else 1)
-    first, last = max(first - missing, 0), max(last - missing, 0)
-    if not inside:  # BOS stands before
-        first, last = first + 1, last + 1
+    if not inside:  # BOS may stand before
+        first, last = first + len(lm.start), last + len(lm.start)
+        whole = [*lm.start, *whole]
+    last -= len(whole) - len(row)
     if last <= first:
         raise SoftlensError(
             f"Nothing is left of the text that begins {text[:40]!r} once its row is shortened to "

@@ -15,12 +15,13 @@ GAIN = 1.2
 """How much faster bfloat16 must be to be worth its eight bits of precision."""
 
 
-def resolve(dtype: str, device: str) -> torch.dtype:
+def resolve(dtype: str | torch.dtype, device: str) -> torch.dtype:
     """The type of that name, "auto" settled for that kind of device ("cpu", "cuda", ...).
 
     Raises:
-        SoftlensError: an unknown name.
+        SoftlensError: an unknown name, or a type that is not among `DTYPES`.
     """
+    dtype = str(dtype).removeprefix("torch.")
     if dtype == AUTO:
         return torch.bfloat16 if bfloat16_gains(device) else torch.float32
     if dtype not in DTYPES:

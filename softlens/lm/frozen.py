@@ -160,8 +160,9 @@ class LM:
     def checksum(self) -> str:
         """16 hex digits of the vocabulary and 1,024 strided values of every weight, as bfloat16.
 
-        It is the same for float32 and bfloat16 copies of one model, and another after any
-        fine-tuning: a prompt carries it, so that it is never read with another LM.
+        It is the same for float32 and bfloat16 copies of one model, and another after a fine-tuning
+        that moves any of these values by more than bfloat16 rounds off. A change of other values
+        alone, or a smaller one, it does not see. A prompt carries it, to be read with its own LM.
         """
         digest = hashlib.sha256()
         for token, index in sorted(self.tokenizer.get_vocab().items()):

@@ -54,8 +54,10 @@ def converted(path: Path, name: str) -> Path:
     if _intact(folder):
         return folder
     log.info("Converting %s to safetensors in %s (once; about 20 s).", path.name, folder)
+    shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as made:
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / "made"
         try:
             with quiet():
                 read: dict[str, Any] = {"gguf_file": path.name}
@@ -75,13 +77,14 @@ def converted(path: Path, name: str) -> Path:
         model.hf_quantizer = None  # type: ignore[assignment]
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
-        sums = {file.name: files.sha256(file) for file in sorted(Path(made).iterdir())}
-        files.write_json(Path(made) / "checksums.json", sums)
-        if folder.exists():
-            shutil.rmtree(folder)
-        shutil.copytree(made, staged := Path(f"{made}.ready"))
-        staged.chmod(0o755)
-        staged.rename(folder)
+        sums = {file.name: files.sha256(file) for file in sorted(made.iterdir())}
+        files.write_json(made / "checksums.json", sums)
+        try:
+            made.rename(folder)
+        except OSError:
+            # Another process was first, and what it made is the same.
+            if not _intact(folder):
+                raise
     return folder
 
 

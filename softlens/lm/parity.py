@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from softlens.errors import SoftlensError
 from softlens.lm import transformer
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,16 @@ def choose_path(
     Returns:
         ``("fast", worst relative error of the layouts)`` or ``("plain", nan)``. The attention
         that was chosen is left in place on the model; a log line says so when the path is plain.
+
+    Raises:
+        SoftlensError: a model in a type that is not in `TOLERANCE`, such as float16.
     """
+    if model.dtype not in TOLERANCE:
+        known = ", ".join(str(dtype) for dtype in TOLERANCE)
+        raise SoftlensError(
+            f"{name!r} computes in {model.dtype}, wanted one of {known}. Turn it into one: "
+            "model.float(), or model.to(torch.bfloat16)."
+        )
     own = model.config._attn_implementation
     if transformer.masks_itself(model):
         log.info(

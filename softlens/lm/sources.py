@@ -35,7 +35,7 @@ class _Source:
 
 def load_lm(
     name: str | Path | None = None,
-    dtype: str = "float32",
+    dtype: str | torch.dtype = "float32",
     device: str | torch.device | None = None,
     cache_memory: int | None = None,
     bos: bool = True,
@@ -49,7 +49,8 @@ def load_lm(
             ``.gguf`` file; or a hub id such as "gpt2". None is the default LM.
         dtype: "float32", "bfloat16" (about twice as fast where the processor has it, and tens of
             times slower where it has not) or "auto", which measures that and takes the faster;
-            prompts and results stay in float32. "float64" is for comparing digits.
+            prompts and results stay in float32. "float64" is for comparing digits. Or one of them
+            as torch has it, such as ``torch.bfloat16``.
         device: "cpu", "cuda", "mps", ...; None takes a CUDA device if there is one.
         cache_memory: bytes that keys and values of texts may take; None is a quarter of what is
             free. Larger sets of texts are streamed.

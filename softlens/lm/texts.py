@@ -202,33 +202,58 @@ def encode_texts(
         start: the tokens that start every row: BOS, or none.
         context_length: the LM's positions.
         cache: where keys and values will be kept.
-        truncate: shorten a text that is too long, keeping its end, instead of refusing it.
+        truncate: shorten a text that is too long, keeping its end and the template's words,
+            instead of refusing it.
         reserve: positions the prompt will need.
         spaced: whether what follows the prompt is encoded with a space before it.
 
     Raises:
-        SoftlensError: naming the row, for an empty text and for one that is too long.
+        SoftlensError: naming the row, for an empty text and for one that is too long; with
+            `truncate`, where there is no room even without the text.
     """
     if not len(texts):
         raise SoftlensError("Got no texts, wanted at least one. Check the split or the selection.")
+    behind = "{text}" in parts[1]
     befores, afters = [], []
     for row, text in enumerate(texts):
         if not text.strip():
             raise SoftlensError(f"Text {row} is empty. Remove the row, or say what it should be.")
-        before = [*start, *(encode(parts[0].replace("{text}", text)) if parts[0] else [])]
+        before = encode(parts[0].replace("{text}", text)) if parts[0] else []
         after = encode(parts[1].replace("{text}", text), leading_space=spaced) if parts[1] else []
-        excess = len(before) + len(after) + reserve - context_length
+        used = len(start) + len(before) + len(after)
+        excess = used + reserve - context_length
         if excess > 0:
             if not truncate:
                 raise SoftlensError(
-                    f"Text {row} is too long: {len(before) + len(after)} tokens and {reserve} for "
-                    f"the prompt, but the LM has {context_length} positions. Shorten it, or pass "
-                    f"truncate=True to keep its end. It begins: {text[:60]!r}"
+                    f"Text {row} is too long: {used} tokens and {reserve} for the prompt, but the "
+                    f"LM has {context_length} positions. Shorten it, or pass truncate=True to keep "
+                    f"its end. It begins: {text[:60]!r}"
                 )
-            if "{text}" in parts[0]:
-                before = [*start, *before[len(start) + excess :]]
-            else:
-                after = after[excess:]
-        befores.append(tuple(before))
+            whole = after if behind else before
+            first, last = _text_place(whole, parts[behind], encode, spaced and behind)
+            if first + excess > last:
+                raise SoftlensError(
+                    f"Text {row} is too long: without a word of it, {used - last + first} tokens "
+                    f"of the template and {reserve} for the prompt exceed the {context_length} "
+                    "positions of the LM. Use a shorter prompt or template."
+                )
+            del whole[first : first + excess]
+        befores.append((*start, *before))
         afters.append(tuple(after))
     return EncodedTexts(tuple(befores), tuple(afters), tuple(texts), cache, cache.divide(befores))
+
+
+def _text_place(
+    row: Sequence[int], part: str, encode: Callable[..., list[int]], spaced: bool
+) -> tuple[int, int]:
+    """Where the tokens of the text begin and end in `row`, the tokens of a filled-in `part`."""
+    head, tail = part.split("{text}")
+    first = _common(row, encode(head, leading_space=spaced))
+    last = len(row) - _common(row[first:][::-1], encode(tail)[::-1])
+    return first, last
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows share at their beginning."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

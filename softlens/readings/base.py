@@ -15,7 +15,7 @@ from softlens.behaviour import log_answers
 from softlens.display import Result, piece, show_text
 from softlens.errors import SoftlensError
 from softlens.lm import LM, EncodedTexts
-from softlens.prompts import LMName, Prompt
+from softlens.prompts import LMName, Prompt, lacking
 from softlens.tasks import Task
 from softlens.templates import template_parts
 
@@ -166,18 +166,6 @@ def product_of(
     """Log of the normalised weighted product of experts (Hinton 2002)."""
     weighted = torch.tensordot(weights.to(log_probs), log_probs, dims=1)
     return weighted.log_softmax(dim=-1)
-
-
-def lacking(lm: LM, text: str) -> list[str]:
-    """The words of `text` that the LM does not have, for which its tokenizer puts "unknown".
-
-    That token said in so many letters is none of them: a reading may hold what was found.
-    """
-    unknown = lm.tokenizer.unk_token_id
-    if unknown is None or unknown not in lm.encode(text, leading_space=True):
-        return []
-    words = [word for word in text.split() if str(lm.tokenizer.unk_token) not in word]
-    return [word for word in words if unknown in lm.encode(word, leading_space=True)]
 
 
 def tokens_of(lm: LM, text: str, what: str, leading_space: bool = True) -> list[int]:

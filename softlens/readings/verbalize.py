@@ -13,7 +13,8 @@ from torch import Tensor
 from softlens.behaviour import closed, kl_from
 from softlens.errors import SoftlensError
 from softlens.lm import LM, EncodedTexts, word_logits
-from softlens.readings.base import Reading, lacking, tokens_of
+from softlens.prompts import lacking
+from softlens.readings.base import Reading, tokens_of
 from softlens.readings.registry import Asked, reader
 
 BLANK = "__"

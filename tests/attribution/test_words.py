@@ -133,14 +133,19 @@ def test_many_words_are_sampled_and_say_how_near(tiny: Callable[..., LM], toy_ta
 def test_shortened_texts_keep_their_own_words(tiny: Callable[..., LM], toy_task: Task):
     lm = tiny()
     text = " ".join(["good"] * 40 + ["bad"] * lm.context_length)
-    for template, head in (("say {text} {prompt}", 0), ("{prompt} {text} it was", 0)):
+    for template, kept in (
+        ("say {text} {prompt}", ["say"]),
+        ("{prompt} {text} it was", [" it was"]),
+        ("{prompt} a story : {text} it was", [" a story :", " it was"]),
+    ):
         task = toy_task.with_(template=template)
         task = type(task)("cut", task.label_words, task.template, task.train, task.dev,
                           type(task.test)((text,), (1,)))  # fmt: skip
         got = attribute(lm, task, PROMPT, "gradient_x_input", of="text", truncate=True)
         assert set(got.frame["word"]) == {"bad"}
-        fixed = len(lm.encode(" it was")) * ("it was" in template) + 1 + head
-        room = lm.context_length - len(lm.encode(PROMPT, leading_space=True)) - fixed
+        fixed = 1 + sum(len(lm.encode(words)) for words in kept)
+        prompt = len(lm.encode(PROMPT, leading_space=template.startswith("say")))
+        room = lm.context_length - prompt - fixed
         assert sum(len(lm.encode(" bad")) for _ in got.frame["word"]) == room
 
 

@@ -1,5 +1,6 @@
 """The fast layouts against the plain forward, written out here once more without softlens."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -150,6 +151,38 @@ def test_texts_that_are_empty_or_too_long_are_named(tiny: Callable[..., LM]):
         assert "dull" in lm.decode([*cut.befores[0], *cut.afters[0]])
     with pytest.raises(SoftlensError, match="Got no texts"):
         lm.encode_texts("{text} {prompt}", [])
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize(
+    ("template", "kept"),
+    [
+        ("a story : {text} {prompt}", "a story :( film)+"),
+        ("a story : {text} it was {prompt} so", "a story :( film)+ it was so"),
+        ("{prompt} a story : {text} it was", " a story :( film)+ it was"),
+        ("in {prompt} a story:{text}", "in a story:( film)+"),
+    ],
+)
+def test_the_templates_words_stay_where_a_text_is_cut(
+    tiny: Callable[..., LM], template: str, kept: str, bos: bool
+):
+    lm = tiny("gpt2", bos=bos)
+    texts = ["good film", " ".join(["bad"] * 100 + ["film"] * 130)]
+    rows = lm.encode_texts(template, texts, reserve=4, truncate=True)
+    whole = lm.encode_texts(template, texts[:1])
+    assert (rows.befores[0], rows.afters[0]) == (whole.befores[0], whole.afters[0])
+    assert rows.befores[1][: len(lm.start)] == lm.start
+    ids = [*rows.befores[1][len(lm.start) :], *rows.afters[1]]
+    assert re.fullmatch(kept, lm.decode(ids))
+    assert rows.longest == 124
+    fixed = len(whole.befores[0]) + len(whole.afters[0]) - len(lm.encode(" good film"))
+    for room in (1, 0):
+        cut = lm.encode_texts(template, texts, reserve=128 - fixed - room, truncate=True)
+        assert cut.longest == fixed + room
+    with pytest.raises(
+        SoftlensError, match=f"Text 0 .*: without a word of it, {fixed} tokens of the template"
+    ):
+        lm.encode_texts(template, texts, reserve=129 - fixed, truncate=True)
 
 
 @pytest.mark.parametrize("template", ["{text} {prompt}", "{text} {prompt} so", "{prompt} {text}"])

@@ -62,6 +62,19 @@ def test_auto_takes_the_faster_type(hub_folder: Path, monkeypatch: pytest.Monkey
     dtypes.bfloat16_gains.cache_clear()
 
 
+def test_a_type_may_come_as_torch_has_it(hub_folder: Path):
+    assert load_lm(hub_folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    with pytest.raises(SoftlensError, match="Got dtype 'float16', wanted one of"):
+        load_lm(hub_folder, dtype=torch.float16)
+
+
+def test_a_model_in_float16_is_refused(bpe_tokenizer: PreTrainedTokenizerFast):
+    with pytest.raises(
+        SoftlensError, match=r"'half' computes in torch\.float16, wanted one of torch\.float64"
+    ):
+        LM(tiny_model("gpt2").half(), bpe_tokenizer, name="half")
+
+
 def test_what_auto_measures_is_a_time():
     assert 0 < dtypes._seconds(torch.float32, size=64) < 1
 
@@ -267,18 +280,16 @@ def test_a_truncated_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert not list((tmp_path / "cache").glob("*"))
 
 
-@pytest.mark.real
-def test_a_damaged_conversion_is_rebuilt(
-    smollm2: LM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub_folder: Path
-):
-    """The converted weights are verified on reading; the conversion itself is replaced here."""
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub_folder: Path) -> list[Path]:
+    """A cache of our own, and the folders of .gguf conversions, which copy a tiny LM instead."""
     monkeypatch.setenv("SOFTLENS_CACHE", str(tmp_path / "cache"))
-    made = []
+    monkeypatch.setattr(gguf, "has_reader", lambda: True)
+    made: list[Path] = []
 
     def convert(self, folder, **_):
-        made.append(folder)
-        shutil.copy(hub_folder / "model.safetensors", folder)
-        shutil.copy(hub_folder / "config.json", folder)
+        made.append(Path(folder))
+        shutil.copytree(hub_folder, folder, dirs_exist_ok=True)
 
     class Fake:
         config = type("config", (), {})()
@@ -296,16 +307,61 @@ def test_a_damaged_conversion_is_rebuilt(
         "from_pretrained",
         lambda *a, **k: real_tokenizer(hub_folder) if "gguf_file" in k else real_tokenizer(*a, **k),
     )
-    load_lm("smollm2-135m")
-    load_lm("smollm2-135m")
-    assert len(made) == 1
-    (weights,) = (tmp_path / "cache").glob("*/model.safetensors")
+    return made
+
+
+@pytest.fixture
+def gguf_file(tmp_path: Path) -> Path:
+    path = tmp_path / "some.gguf"
+    path.write_bytes(b"GGUF")
+    return path
+
+
+def test_a_damaged_conversion_is_rebuilt(conversions: list[Path], gguf_file: Path):
+    """The converted weights are verified on reading; the conversion itself is replaced here."""
+    load_lm(gguf_file)
+    load_lm(gguf_file)
+    assert len(conversions) == 1
+    (folder,) = files.cache_dir().iterdir()
+    weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    load_lm("smollm2-135m")
-    assert len(made) == 2
-    (folder,) = (tmp_path / "cache").glob("smollm2*")
+    load_lm(gguf_file)
+    assert len(conversions) == 2
+    assert [*files.cache_dir().iterdir()] == [folder]
     sums = json.loads((folder / "checksums.json").read_text())
-    assert sums["model.safetensors"] == files.sha256(folder / "model.safetensors")
+    assert sums["model.safetensors"] == files.sha256(weights)
+
+
+def test_another_process_that_was_first_keeps_its_conversion(
+    conversions: list[Path], gguf_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own, there = files.write_json, []
+
+    def other_was_first(path: Path, sums: dict[str, str]) -> None:
+        own(path, sums)
+        monkeypatch.setattr(files, "write_json", own)
+        there.append(gguf.converted(gguf_file, "some"))
+        (there[0] / "theirs").touch()
+
+    monkeypatch.setattr(files, "write_json", other_was_first)
+    assert [gguf.converted(gguf_file, "some")] == there == [*files.cache_dir().iterdir()]
+    assert len(conversions) == 2
+    assert (there[0] / "theirs").exists()
+
+
+def test_a_conversion_that_is_stopped_leaves_nothing(
+    conversions: list[Path], gguf_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    for step in ("Path.rename", "files.write_json"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"softlens.lm.gguf.{step}", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                gguf.converted(gguf_file, "some")
+        assert not any(files.cache_dir().iterdir())
+    assert len(conversions) == 2
 
 
 def test_bert_is_no_causal_lm(tmp_path: Path, bpe_tokenizer: PreTrainedTokenizerFast):
