@@ -1,6 +1,5 @@
 """A run: one tuning with its prompt, config, history and measures, and its folder."""
 
-import io
 import json
 import math
 from dataclasses import dataclass, field
@@ -148,26 +147,30 @@ class Run(Result):
     def save(self, folder: str | Path) -> Path:
         """Write the run into `folder`; `run.json` comes last, so that a half-written run has none.
 
-        That of a run that was there before goes first.
+        A run that was there before stays whole until all of this one is on the disk.
 
         Raises:
             SoftlensError: if the folder cannot be written; the run in memory is unharmed.
         """
         folder = Path(folder)
-        buffer = io.BytesIO()
-        self.history.to_parquet(buffer, index=False)
+        record = {
+            "config": self.config.model_dump(mode="json"),
+            "text": self.text,
+            # JSON has no NaN.
+            "metrics": {k: None if v != v else v for k, v in self.metrics.items()},
+            "task_digest": self.task_digest,
+        }
         try:
-            (folder / "run.json").unlink(missing_ok=True)
-            self.prompt.save(folder / PROMPT, beside=_kept(self))
-            files.write_atomic(folder / "history.parquet", buffer.getvalue())
-            record = {
-                "config": self.config.model_dump(mode="json"),
-                "text": self.text,
-                # JSON has no NaN.
-                "metrics": {k: None if v != v else v for k, v in self.metrics.items()},
-                "task_digest": self.task_digest,
-            }
-            files.write_json(folder / "run.json", record)
+            # They get their names from the last to the first.
+            with (
+                files.replacing(folder / "run.json") as last,
+                files.replacing(folder / "history.parquet") as history,
+                files.replacing(folder / PROMPT) as prompt,
+            ):
+                self.prompt.save(prompt, beside=_kept(self))
+                self.history.to_parquet(history, index=False)
+                files.write_json(last, record)
+                (folder / "run.json").unlink(missing_ok=True)
         except OSError as reason:
             raise SoftlensError(
                 f"Cannot save the run into {folder}: {reason.strerror or reason}. The run is still "

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 import softlens as sl
-from softlens import SoftlensError
+from softlens import MissingExtraError, SoftlensError, Task, files
 from softlens.figures import FIGURES, Ground, LeftOutError, draw, show
 from softlens.figures.__main__ import main
-from softlens.figures.real import balanced, claims, missing_from, real_runs
+from softlens.figures.real import balanced, claims, missing_from, real_runs, scored_on
 from softlens.figures.runs import chunks, shared_sweep
 from softlens.figures.soft_nearest import of_a_sweep
 from softlens.sweeps.store import Store
@@ -202,6 +202,16 @@ def test_a_store_of_real_runs_is_drawn_and_says_what_it_lacks(drawn: Ground):
 
     says = missing_from(Half())  # type: ignore[arg-type]
     assert "Not yet run on organism: genre pez 2, genre race 1" in says
+
+
+def test_runs_are_drawn_where_their_texts_are_not_installed(monkeypatch: pytest.MonkeyPatch):
+    found = sl.load_sweep(files.data_dir() / "real_runs")
+
+    def missing(name: str) -> Task:
+        raise MissingExtraError("the texts are not there: pip install softlens[real]")
+
+    monkeypatch.setattr("softlens.figures.real.load_task", missing)
+    assert scored_on(found) == "All of the tasks' test texts"
 
 
 def test_claims_are_of_weights_that_all_seeds_have(drawn: Ground, tmp_path: Path):

@@ -87,13 +87,26 @@ def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkeypatch):
 def test_a_save_over_another_run_that_stops_half_way_leaves_no_mixture(
     run: Run, tiny: Callable[..., LM], toy_task: Task, tmp_path: Path, monkeypatch
 ):
-    tune(tiny(), toy_task, "pez", length=3, steps=2, progress=False).save(tmp_path)
+    older = tune(tiny(), toy_task, "pez", length=3, steps=2, progress=False)
+    older.save(tmp_path)
 
-    def stopped(*_):
-        raise KeyboardInterrupt
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("softlens.files.write_json", stopped)
+        patch.setattr("softlens.files.write_json", full)
+        with pytest.raises(SoftlensError, match="No space left on device"):
+            run.save(tmp_path)
+    found = load_run(tmp_path)
+    assert (found.config, found.prompt.text) == (older.config, older.prompt.text)
+
+    def stopped(source: Path, target: Path, replace=os.replace):
+        if target == tmp_path / "history.parquet":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("softlens.files.os.replace", stopped)
         with pytest.raises(KeyboardInterrupt):
             run.save(tmp_path)
     with pytest.raises(SoftlensError, match="No run in"):

@@ -6,7 +6,7 @@ import pandas as pd
 
 from softlens import files, plots
 from softlens.catalogue import load_task
-from softlens.errors import SoftlensError
+from softlens.errors import MissingExtraError, SoftlensError
 from softlens.figures.base import Drawn, Ground, LeftOutError, figure
 from softlens.figures.behaviours import where_they_part
 from softlens.figures.fronts import prices
@@ -109,7 +109,7 @@ def scored_on(found: Sweep) -> str:
     for name, texts in told.items():
         try:
             task = load_task(name)
-        except SoftlensError:
+        except (SoftlensError, MissingExtraError):
             continue
         if digest(task) == texts:
             sizes.append(f"{name}: {len(task.test):,}")
