@@ -187,6 +187,13 @@ def as_vectors(
             f"{lm.context_length} positions of {lm.name!r}. Shorten the prompt, or encode the "
             "texts with truncate=True."
         )
+    if texts is not None and not texts.shortest and not int(sizes.min()):
+        raise SoftlensError(
+            "Got a row without a single token, after which nothing can be asked: no BOS, no text, "
+            "no words of a template and an empty prompt. Give a prompt, a template with words of "
+            "its own, or load the LM with bos=True; where words of a text are absent, "
+            "absent='mean_embedding' keeps their places."
+        )
     return vectors, sizes
 
 

@@ -58,7 +58,16 @@ class EncodedTexts:
     @property
     def longest(self) -> int:
         """Tokens of the longest row without its prompt."""
-        return max(len(b) + len(a) for b, a in zip(self.befores, self.afters, strict=True))
+        return max(self._lengths)
+
+    @property
+    def shortest(self) -> int:
+        """Tokens of the shortest row without its prompt."""
+        return min(self._lengths)
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [len(b) + len(a) for b, a in zip(self.befores, self.afters, strict=True)]
 
     def subset(self, indices: Sequence[int]) -> "EncodedTexts":
         """The texts at `indices`; keys and values already computed stay known."""
