@@ -22,7 +22,7 @@ from softlens.lm import LM, EncodedTexts
 from softlens.prompts import Prompt
 from softlens.statistics import mean_interval
 from softlens.tasks import Task
-from softlens.templates import template_parts
+from softlens.templates import glued_behind, template_parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +160,7 @@ def of_words(
             drawn = WORD_PERMUTATIONS
         found = METHODS[method].run(game, drawn, steps, seed)
         ends = np.array([[True] * game.players, [False] * game.players])
-        value, nothing = game.values(ends)[:, 0]
+        value, *nothing = game.values(ends[: 1 if absent is None else 2])[:, 0].tolist()
         error = np.full(game.players, np.nan)
         if found.sampling_error is not None:
             error = found.sampling_error
@@ -178,8 +178,8 @@ def of_words(
                 "text": number,
                 "source": asked.source.texts[index],
                 "label": task.class_names[asked.source.labels[index]],
-                "value": float(value),
-                "value_absent": float("nan") if absent is None else float(nothing),
+                "value": value,
+                "value_absent": nothing[0] if nothing else float("nan"),
                 "total": float(found.by_text.sum()),
             }
         )
@@ -218,11 +218,12 @@ def word_game(
     before, after = encoded.befores[index], encoded.afters[index]
     parts = template_parts(task.template)
     if "{text}" in parts[0]:
-        first, last = _place(lm, parts[0], asked.source.texts[index], before, False)
+        first, last = _place(lm, parts[0], asked.source.texts[index], before, len(lm.start), False)
         lead, own = before[:first], [lm.embed(before[first:]), vectors, lm.embed(after)]
         ids, offset = before[first:last], 0
     else:
-        first, last = _place(lm, parts[1], asked.source.texts[index], after, True)
+        spaced = not glued_behind(task.template)
+        first, last = _place(lm, parts[1], asked.source.texts[index], after, 0, spaced)
         lead, own = before, [vectors, lm.embed(after)]
         ids, offset = after[first:last], len(vectors) + first
     words = words_of(lm, ids)
@@ -249,21 +250,23 @@ def word_game(
     return game, words
 
 
-def _place(lm: LM, part: str, text: str, row: Sequence[int], inside: bool) -> tuple[int, int]:
+def _place(
+    lm: LM, part: str, text: str, row: Sequence[int], start: int, spaced: bool
+) -> tuple[int, int]:
     """Where in `row` the tokens of `text` stand, which may have been shortened at its start.
 
-    A token that the text shares with the template's own words counts as the text's.
+    The row begins with `start` tokens that are not of `part`, which was encoded with a space before
+    it where `spaced`. A token that the text shares with the template's own words counts as the
+    text's.
     """
     head, tail = part.split("{text}")
-    whole = lm.encode(part.replace("{text}", text), leading_space=inside)
-    first = _common(whole, lm.encode(head, leading_space=inside)) if head else 0
+    whole = lm.encode(part.replace("{text}", text), leading_space=spaced)
+    first = _common(whole, lm.encode(head, leading_space=spaced)) if head else 0
     last = len(whole)
     if tail:
         last -= min(_common(whole[::-1], lm.encode(tail)[::-1]), len(whole) - first)
-    missing = len(whole) - len(row) + (0 if inside else 1)
-    first, last = max(first - missing, 0), max(last - missing, 0)
-    if not inside:  # BOS stands before
-        first, last = first + 1, last + 1
+    missing = len(whole) - (len(row) - start)
+    first, last = start + max(first - missing, 0), start + max(last - missing, 0)
     if last <= first:
         raise SoftlensError(
             f"Nothing is left of the text that begins {text[:40]!r} once its row is shortened to "
