@@ -160,7 +160,10 @@ def of_words(
             drawn = WORD_PERMUTATIONS
         found = METHODS[method].run(game, drawn, steps, seed)
         ends = np.array([[True] * game.players, [False] * game.players])
-        value, *nothing = game.values(ends[: 1 if absent is None else 2])[:, 0].tolist()
+        if absent is None and not lm.start:
+            # Nothing may be left of a row without BOS and without words.
+            ends = ends[:1]
+        value, *nothing = game.values(ends)[:, 0].tolist()
         error = np.full(game.players, np.nan)
         if found.sampling_error is not None:
             error = found.sampling_error
@@ -179,7 +182,7 @@ def of_words(
                 "source": asked.source.texts[index],
                 "label": task.class_names[asked.source.labels[index]],
                 "value": value,
-                "value_absent": nothing[0] if nothing else float("nan"),
+                "value_absent": float("nan") if absent is None else nothing[0],
                 "total": float(found.by_text.sum()),
             }
         )
@@ -293,7 +296,7 @@ def words_of(lm: LM, ids: Sequence[int]) -> list[list[int]]:
     for index in ids:
         text = lm.token(index)
         letters = any(character.isalnum() for character in text)
-        if not words or not lm.spaces_in_tokens or text[:1].isspace() or letters != kind:
+        if not words or not lm.tokens_mark_spaces or text[:1].isspace() or letters != kind:
             words.append([])
         words[-1].append(int(index))
         kind = letters

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,7 @@ from softlens.attribution.words import word_game, words_of
 from softlens.evaluation import encode_split, prompt_vectors
 from softlens.lm import LM
 from softlens.tasks import Task
+from tests.families import save_family
 
 TEMPLATES = [
     "{text} {prompt}",
@@ -195,6 +197,16 @@ def test_words_are_cut_at_spaces_and_marks(tiny: Callable[..., LM]):
     ]  # fmt: skip
     # A single word is cut into its tokens.
     assert words_of(lm, lm.encode("terribleness")) == [[i] for i in lm.encode("terribleness")]
+
+
+def test_words_of_sentencepiece_are_whole(tmp_path: Path):
+    """Its texts gain a space, and its tokens mark spaces all the same."""
+    lm = load_lm(save_family("llama", tmp_path / "llama"))
+    cut = words_of(lm, lm.encode("the terribleness and the film!"))
+    assert [lm.decode(word).strip() for word in cut] == [
+        "the", "terribleness", "and", "the", "film", "!"
+    ]  # fmt: skip
+    assert max(map(len, cut)) > 1
 
 
 def test_means_over_places(tiny: Callable[..., LM], toy_task: Task):
