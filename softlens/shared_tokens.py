@@ -90,6 +90,6 @@ def _texts(lm: LM) -> dict[str, int]:
     # Byte-level and sentencepiece vocabularies mark a leading space by letters of their own; where
     # tokens are whole words, the space is understood.
     marks = str.maketrans({"Ġ": " ", "▁": " "})
-    space = "" if lm.spaces_in_tokens else " "
+    space = "" if lm.tokens_mark_spaces else " "
     known = {t.translate(marks): i for t, i in lm.tokenizer.get_vocab().items() if i in ordinary}
     return {t if t.startswith(" ") else space + t: i for t, i in known.items()}

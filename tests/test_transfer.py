@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import softlens as sl
 from softlens import Prompt, Reading, SoftlensError, Task
 from softlens.lm import LM
 from softlens.readings.base import Expert
-from softlens.shared_tokens import carried
+from softlens.shared_tokens import _shared, carried
 from tests.conftest import WORDS
+from tests.families import save_family
 
 
 def word_lm(words: tuple[str, ...] = WORDS, name: str = "words", width: int = 16) -> LM:
@@ -133,6 +135,20 @@ def test_vectors_go_through_shared_tokens(tiny: Callable[..., LM], toy_task: Tas
     assert result.maps.to_dict("records") == [{"lm": target.name, **fit}]
     assert result.text is None
     assert "a soft prompt from 'tiny-gpt2-0'" in repr(result)
+
+
+def test_shared_tokens_agree_on_the_space_before_them(tiny: Callable[..., LM], tmp_path: Path):
+    pieces = sl.load_lm(save_family("llama", tmp_path / "llama"))
+    for one, other in ((tiny("gpt2"), pieces), (pieces, tiny("gpt2"))):
+        shared = [ids.tolist() for ids in _shared(one, other)]
+        texts = [(one.token(i), other.token(j)) for i, j in zip(*shared, strict=True)]
+        assert all(mine == theirs for mine, theirs in texts)
+        starts = {mine.startswith(" ") for mine, _ in texts}
+        assert starts == {True, False}
+    # Where tokens are whole words, the space is understood.
+    ours, theirs = _shared(word_lm(), pieces)
+    assert all(pieces.token(i).startswith(" ") for i in theirs.tolist())
+    assert "film" in {word_lm().token(i) for i in ours.tolist()}
 
 
 def test_vectors_are_refused_where_the_bridge_does_not_hold(

@@ -25,7 +25,7 @@ from softlens.attribution.targets import Target, chosen
 from softlens.errors import SoftlensError, near
 from softlens.evaluation import SPLITS, AnyPrompt, encode_split, prompt_vectors
 from softlens.lm import LM, EncodedTexts, answer_logits_each, sequence_chunks
-from softlens.lm.answers import FOLD_TOKENS
+from softlens.lm.answers import folded, is_fast
 from softlens.tasks import Split, Task
 
 ABSENT = ("removed", "mean_embedding", "random_row", "zero")
@@ -33,7 +33,7 @@ RANDOM_DRAWS = 4
 SECONDS_OF_WORK = 2e10
 """Coalitions x texts x weights that take some seconds on a core: above, there is a bar."""
 
-Texts = int | Sequence[int] | None
+Texts = int | Sequence[int] | np.ndarray | None
 """How many of a split's first texts, or which; None is a number that the LM's size affords."""
 
 
@@ -163,10 +163,15 @@ class Game:
         self.lm.need_gradients("this attribution")
         words = None if self.target.vocabulary else self.words
         values, slopes = [], []
-        for some in points.to(self.lm.device).split(max(1, FOLD_TOKENS // len(self.vectors))):
+        length = len(self.vectors)
+        together, each = folded(self.lm, length, self.texts)
+        if is_fast(self.lm, length, self.texts):
+            # Texts behind the prompt are asked one by one, whatever their chunk.
+            each = length
+        for some in points.to(self.lm.device).split(together):
             worth = torch.empty(len(self.texts), len(some))
             rows = torch.empty(len(self.texts), *some.shape)
-            for texts in self.texts.chunks(some.shape[0] * some.shape[1]):
+            for texts in self.texts.chunks(len(some) * each):
                 with torch.enable_grad():
                     own = some.expand(len(texts), -1, -1, -1).clone().requires_grad_()
                     logits = answer_logits_each(self.lm, own, self.texts.subset(texts), words)
@@ -225,6 +230,8 @@ def ask(
     source: Split = getattr(task, split)
     goal, classes = chosen(task, target)
     fitting = [i for i, label in enumerate(source.labels) if label in classes]
+    if isinstance(texts, np.ndarray):
+        texts = texts.tolist()
     if isinstance(texts, Sequence):
         outside = [i for i in texts if i not in fitting]
         if outside or not texts:

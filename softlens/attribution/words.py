@@ -19,10 +19,11 @@ from softlens.display import Result, marks, piece, show, token_boxes, visible
 from softlens.errors import SoftlensError
 from softlens.evaluation import encode_split, prompt_vectors, scored_as
 from softlens.lm import LM, EncodedTexts
+from softlens.lm.texts import text_place
 from softlens.prompts import Prompt
 from softlens.statistics import mean_interval
 from softlens.tasks import Task
-from softlens.templates import template_parts
+from softlens.templates import glued_behind, template_parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +161,10 @@ def of_words(
             drawn = WORD_PERMUTATIONS
         found = METHODS[method].run(game, drawn, steps, seed)
         ends = np.array([[True] * game.players, [False] * game.players])
-        value, nothing = game.values(ends)[:, 0]
+        if absent is None and not lm.start:
+            # Nothing may be left of a row without BOS and without words.
+            ends = ends[:1]
+        value, *nothing = game.values(ends)[:, 0].tolist()
         error = np.full(game.players, np.nan)
         if found.sampling_error is not None:
             error = found.sampling_error
@@ -178,8 +182,8 @@ def of_words(
                 "text": number,
                 "source": asked.source.texts[index],
                 "label": task.class_names[asked.source.labels[index]],
-                "value": float(value),
-                "value_absent": float("nan") if absent is None else float(nothing),
+                "value": value,
+                "value_absent": float("nan") if absent is None else nothing[0],
                 "total": float(found.by_text.sum()),
             }
         )
@@ -218,11 +222,12 @@ def word_game(
     before, after = encoded.befores[index], encoded.afters[index]
     parts = template_parts(task.template)
     if "{text}" in parts[0]:
-        first, last = _place(lm, parts[0], asked.source.texts[index], before, False)
+        first, last = _place(lm, parts[0], asked.source.texts[index], before, len(lm.start), False)
         lead, own = before[:first], [lm.embed(before[first:]), vectors, lm.embed(after)]
         ids, offset = before[first:last], 0
     else:
-        first, last = _place(lm, parts[1], asked.source.texts[index], after, True)
+        spaced = not glued_behind(task.template)
+        first, last = _place(lm, parts[1], asked.source.texts[index], after, 0, spaced)
         lead, own = before, [vectors, lm.embed(after)]
         ids, offset = after[first:last], len(vectors) + first
     words = words_of(lm, ids)
@@ -249,35 +254,23 @@ def word_game(
     return game, words
 
 
-def _place(lm: LM, part: str, text: str, row: Sequence[int], inside: bool) -> tuple[int, int]:
+def _place(
+    lm: LM, part: str, text: str, row: Sequence[int], start: int, spaced: bool
+) -> tuple[int, int]:
     """Where in `row` the tokens of `text` stand, whose first ones may have been cut out.
 
-    A token that the text shares with the template's own words counts as the text's.
+    The row begins with `start` tokens that are not of `part`, which was encoded with a space before
+    it where `spaced`.
     """
-    head, tail = part.split("{text}")
-    whole = lm.encode(part.replace("{text}", text), leading_space=inside)
-    first = _common(whole, lm.encode(head, leading_space=inside)) if head else 0
-    last = len(whole)
-    if tail:
-        last -= min(_common(whole[::-1], lm.encode(tail)[::-1]), len(whole) - first)
-    if not inside:  # BOS may stand before
-        first, last = first + len(lm.start), last + len(lm.start)
-        whole = [*lm.start, *whole]
-    last -= len(whole) - len(row)
+    whole = lm.encode(part.replace("{text}", text), leading_space=spaced)
+    first, last = text_place(whole, part, lm.encode, spaced)
+    last -= len(whole) - (len(row) - start)
     if last <= first:
         raise SoftlensError(
             f"Nothing is left of the text that begins {text[:40]!r} once its row is shortened to "
             "the LM's context. Use a shorter prompt or template."
         )
-    return first, last
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows share at their beginning."""
-    count = 0
-    while count < min(len(one), len(other)) and one[count] == other[count]:
-        count += 1
-    return count
+    return start + first, start + last
 
 
 def words_of(lm: LM, ids: Sequence[int]) -> list[list[int]]:
@@ -290,7 +283,7 @@ def words_of(lm: LM, ids: Sequence[int]) -> list[list[int]]:
     for index in ids:
         text = lm.token(index)
         letters = any(character.isalnum() for character in text)
-        if not words or not lm.spaces_in_tokens or text[:1].isspace() or letters != kind:
+        if not words or not lm.tokens_mark_spaces or text[:1].isspace() or letters != kind:
             words.append([])
         words[-1].append(int(index))
         kind = letters

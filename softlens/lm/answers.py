@@ -20,6 +20,8 @@ from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts, logits_together
 # Prompts are folded onto the query axis up to this many positions: beyond, the block-diagonal
 # mask wastes more than the shared cache saves.
 FOLD_TOKENS = 128
+# Where texts are forwarded with each prompt, so many positions of prompts on one text at most.
+ROW_TOKENS = 8 * CHUNK_TOKENS
 
 Prompts = (
     Float[Tensor, "prompts length hidden"]
@@ -66,8 +68,7 @@ def answer_logits_each(
 ) -> Float[Tensor, "texts prompts answers"]:
     """`answer_logits` where every text has prompts of its own, for gradients text by text."""
     count, length = prompts.shape[1:3]
-    fast = lm.path != "plain" and length + texts.longest <= lm.fast_length
-    if not fast or not texts.text_first or not length:
+    if not is_fast(lm, length, texts) or not texts.text_first or not length:
         rows = [answer_logits(lm, p, texts.subset([t]), words) for t, p in enumerate(prompts)]
         return torch.cat(rows, dim=1).transpose(0, 1)
     tail = lm.embed(texts.afters[0]).expand(len(texts), count, -1, -1)
@@ -137,19 +138,33 @@ def answer_chunks(
 ) -> Iterator[tuple[list[int], list[int], Float[Tensor, "prompts texts answers"]]]:
     """Yield (prompt indices, text indices, logits of `words` or of all tokens), part by part."""
     vectors, sizes = as_vectors(lm, prompts, texts)
-    per_prompt = max(1, vectors.shape[1])
-    together = max(1, min(len(sizes), FOLD_TOKENS // per_prompt))
-    tokens_each = together * (per_prompt if texts.text_first else per_prompt + texts.longest)
+    together, each = folded(lm, vectors.shape[1], texts)
+    together = min(len(sizes), together)
     # Logits over a large vocabulary, not hidden states, are what fills the memory.
     most_pairs = logits_together(lm.vocab_size if words is None else len(words))
-    budget = min(CHUNK_TOKENS, most_pairs * max(1, tokens_each // together))
-    for chosen in texts.chunks(tokens_each, budget):
+    for chosen in texts.chunks(together * each, min(CHUNK_TOKENS, most_pairs * each)):
         part = texts.subset(chosen)
         for start in range(0, len(sizes), together):
             stop = min(start + together, len(sizes))
             hidden = _answer_states(lm, vectors[start:stop], sizes[start:stop], part)
             logits = lm.logits(hidden.transpose(0, 1), words).float()
             yield list(range(start, stop)), chosen, logits
+
+
+def is_fast(lm: LM, length: int, texts: EncodedTexts) -> bool:
+    """Whether prompts of `length` positions on `texts` take the fast layouts."""
+    return lm.path != "plain" and length + texts.longest <= lm.fast_length
+
+
+def folded(lm: LM, length: int, texts: EncodedTexts) -> tuple[int, int]:
+    """How many prompts of `length` are asked at once, and the positions of one on one text.
+
+    The fast path does not forward a text before the prompt again; all else has it in every row.
+    """
+    each = max(1, length)
+    rows = each + texts.longest
+    positions = each if texts.text_first and is_fast(lm, length, texts) else rows
+    return max(1, min(FOLD_TOKENS // each, ROW_TOKENS // positions)), positions
 
 
 def as_vectors(
@@ -187,14 +202,20 @@ def as_vectors(
             f"{lm.context_length} positions of {lm.name!r}. Shorten the prompt, or encode the "
             "texts with truncate=True."
         )
+    if texts is not None and not texts.shortest and not int(sizes.min()):
+        raise SoftlensError(
+            "Got a row without a single token, after which nothing can be asked: no BOS, no text, "
+            "no words of a template and an empty prompt. Give a prompt, a template with words of "
+            "its own, or load the LM with bos=True; where words of a text are absent, "
+            "absent='mean_embedding' keeps their places."
+        )
     return vectors, sizes
 
 
 def _answer_states(
     lm: LM, vectors: Tensor, sizes: Tensor, texts: EncodedTexts
 ) -> Float[Tensor, "texts prompts hidden"]:
-    longest = vectors.shape[1] + texts.longest
-    if lm.path == "plain" or longest > lm.fast_length:
+    if not is_fast(lm, vectors.shape[1], texts):
         return transformer.plain(lm.model, texts.befores, vectors, sizes, texts.afters)[1]
     if texts.text_first:
         vectors, sizes = _with_suffix(lm, vectors, sizes, texts.afters[0])

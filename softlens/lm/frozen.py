@@ -232,6 +232,15 @@ class LM:
         plain, spaced = self._ids("a"), self._ids(" a")
         return plain != spaced and self._ids("a a") == plain + spaced
 
+    @cached_property
+    def tokens_mark_spaces(self) -> bool:
+        """True where a token says whether a space stands before it; else each is a whole word.
+
+        So do the tokens of sentencepiece, where a text gains a space and `spaces_in_tokens` is
+        False.
+        """
+        return any(self.token(i).startswith(" ") for i in self.ordinary_ids.tolist())
+
     def _ids(self, text: str) -> list[int]:
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if max(ids, default=0) >= self.vocab_size:

@@ -53,7 +53,7 @@ def load_lm(
             as torch has it, such as ``torch.bfloat16``.
         device: "cpu", "cuda", "mps", ...; None takes a CUDA device if there is one.
         cache_memory: bytes that keys and values of texts may take; None is a quarter of what is
-            free. Larger sets of texts are streamed.
+            free. Larger sets of texts are streamed, up to 3 GB at once.
         bos: whether every row starts with BOS. PEFT feeds the prompt first and then the text, so
             that False gives the logits that an adapter had in PEFT.
         bos_id: the token that rows start with; None is the tokenizer's BOS, else its EOS.

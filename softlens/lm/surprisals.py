@@ -8,7 +8,7 @@ from torch import Tensor
 
 from softlens.errors import SoftlensError
 from softlens.lm import transformer
-from softlens.lm.answers import FOLD_TOKENS, as_vectors
+from softlens.lm.answers import as_vectors, folded, is_fast
 from softlens.lm.frozen import LM
 from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts, logits_together
 
@@ -66,14 +66,12 @@ def token_surprisal(
             f"Got vectors of shape {tuple(fed.shape)} for token ids of shape {tuple(own.shape)}."
         )
     ids = transformer.pad(prompts, lm.device)
-    together = max(1, FOLD_TOKENS // ids.shape[1])
+    together, each = folded(lm, ids.shape[1], texts)
     rows = []
     for start in range(0, len(ids), together):
         pick = slice(start, start + together)
         parts, order = [], []
-        # The head over the whole vocabulary is the cost here, so the chunks are smaller.
-        budget = min(CHUNK_TOKENS, logits_together(lm.vocab_size))
-        for chosen in texts.chunks(ids[pick].numel(), budget):
+        for chosen in texts.chunks(len(ids[pick]) * each, _budget(lm, ids.shape[1], each)):
             rows_of = fed[pick] if as_targets else None
             part = texts.subset(chosen)
             parts.append(_nats(lm, part, fed[pick], sizes[pick], ids[pick], rows_of))
@@ -120,12 +118,11 @@ def next_token_entropy(
     fed, sizes = as_vectors(lm, vectors, texts)
     if not fed.shape[1]:
         raise SoftlensError("An empty prompt has no position after which to predict.")
-    together = max(1, FOLD_TOKENS // fed.shape[1])
+    together, each = folded(lm, fed.shape[1], texts)
     found = torch.empty(len(fed), len(texts), fed.shape[1], device=lm.device)
     for start in range(0, len(fed), together):
         pick = slice(start, start + together)
-        budget = min(CHUNK_TOKENS, logits_together(lm.vocab_size))
-        for chosen in texts.chunks(fed[pick].shape[0] * fed.shape[1], budget):
+        for chosen in texts.chunks(len(fed[pick]) * each, _budget(lm, fed.shape[1], each)):
             states = _states(lm, texts.subset(chosen), fed[pick], sizes[pick])
             log_probs = lm.logits(states).log_softmax(dim=-1)
             nats = -(log_probs.exp() * log_probs).sum(dim=-1)
@@ -133,11 +130,19 @@ def next_token_entropy(
     return found
 
 
+def _budget(lm: LM, length: int, each: int) -> int:
+    """Positions forwarded at once: fewer than elsewhere, for the head is over all the vocabulary.
+
+    Of the `each` positions of a prompt on a text, `length` have logits.
+    """
+    return min(CHUNK_TOKENS, logits_together(lm.vocab_size) * each // length)
+
+
 def _states(
     lm: LM, texts: EncodedTexts, fed: Tensor, sizes: Tensor
 ) -> Float[Tensor, "contexts prompts length hidden"]:
     """Final hidden states at each prompt position."""
-    if lm.path == "plain" or fed.shape[1] + texts.longest > lm.fast_length:
+    if not is_fast(lm, fed.shape[1], texts):
         # One vector more, so that what predicts the token behind the prompt is there, too.
         longer = torch.cat([fed, torch.zeros_like(fed[:, :1])], dim=1)
         afters = [()] * len(texts)
@@ -153,7 +158,7 @@ def _nats(
     ids: Tensor,
     rows: Tensor | None,
 ) -> Float[Tensor, "contexts prompts length"]:
-    if lm.path == "plain" or fed.shape[1] + texts.longest > lm.fast_length:
+    if not is_fast(lm, fed.shape[1], texts):
         afters = [()] * len(texts)
         states = transformer.plain(lm.model, texts.befores, fed, sizes, afters)[0]
     else:

@@ -4,6 +4,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ KeysValues = tuple[Tensor, Tensor]
 # Tokens forwarded at once: enough to keep the cores busy, little enough for a laptop's memory.
 CHUNK_TOKENS = 2048
 LOGIT_BYTES = 1 << 27
+# Padded keys and values of the texts that are asked at once. The largest chunk of a task of our
+# own (short tweets, SmolLM2 in float32) has 2.7 GB; texts that fill a context would have 30.
+BLOCK_BYTES = 3 << 30
 
 
 def logits_together(answers: int) -> int:
@@ -58,7 +62,16 @@ class EncodedTexts:
     @property
     def longest(self) -> int:
         """Tokens of the longest row without its prompt."""
-        return max(len(b) + len(a) for b, a in zip(self.befores, self.afters, strict=True))
+        return max(self._lengths)
+
+    @property
+    def shortest(self) -> int:
+        """Tokens of the shortest row without its prompt."""
+        return min(self._lengths)
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [len(b) + len(a) for b, a in zip(self.befores, self.afters, strict=True)]
 
     def subset(self, indices: Sequence[int]) -> "EncodedTexts":
         """The texts at `indices`; keys and values already computed stay known."""
@@ -77,11 +90,21 @@ class EncodedTexts:
         return EncodedTexts(rows, self.afters, self.sources, self.cache)
 
     def chunks(self, tokens_each: int, budget: int = CHUNK_TOKENS) -> Iterator[list[int]]:
-        """Indices of texts of like length, so that ``texts x tokens_each`` stays below `budget`."""
-        order = sorted(range(len(self)), key=lambda i: (len(self.befores[i]), i))
+        """Indices of texts of like length, so that ``texts x tokens_each`` stays below `budget`.
+
+        Where they stand first, their padded keys and values stay below `BLOCK_BYTES`, too.
+        """
         size = max(1, budget // max(1, tokens_each))
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
+        bytes_each = self.cache.bytes_per_token if self.text_first else 0
+        chunk: list[int] = []
+        for index in sorted(range(len(self)), key=lambda i: (len(self.befores[i]), i)):
+            block = bytes_each * (len(chunk) + 1) * len(self.befores[index])
+            if chunk and (len(chunk) == size or block > BLOCK_BYTES):
+                yield chunk
+                chunk = []
+            chunk.append(index)
+        if chunk:
+            yield chunk
 
     def prefix(self) -> Prefix:
         """Keys and values of what stands before the prompt in each text."""
@@ -130,13 +153,23 @@ class KeyValueCache:
 
     def prefix(self, rows: Sequence[Row], groups: Mapping[Row, Group]) -> Prefix:
         """The padded keys and values of `rows`, from memory where they are there."""
-        found: dict[Row, KeysValues] = {}
-        for group in dict.fromkeys(groups[row] for row in rows if row in groups):
-            found |= self._of_group(group)
-        streamed = {row for row in rows if row not in found}
-        for group in _in_groups(sorted(streamed, key=lambda row: (len(row), row))):
-            found |= self._computed(group)
-        return _padded([found[row] for row in rows], [len(row) for row in rows])
+        places: dict[Row, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row, []).append(place)
+        kept = dict.fromkeys(groups[row] for row in places if row in groups)
+        streamed = sorted((row for row in places if row not in groups), key=lambda r: (len(r), r))
+        lengths = [len(row) for row in rows]
+        block, last = torch.empty(0), [torch.empty(0)] * len(rows)
+        # Group by group into the block: what is streamed is never there twice.
+        for found in chain(map(self._of_group, kept), map(self._computed, _in_groups(streamed))):
+            for row, (keys_values, hidden) in found.items():
+                if not block.numel():
+                    layers, two, heads, _, dim = keys_values.shape
+                    block = keys_values.new_zeros(layers, two, len(rows), heads, max(lengths), dim)
+                for place in places.get(row, ()):
+                    block[:, :, place, :, : len(row)] = keys_values
+                    last[place] = hidden
+        return Prefix(block, torch.tensor(lengths, device=block.device), torch.stack(last))
 
     def _of_group(self, group: Group) -> dict[Row, KeysValues]:
         if group in self._kept:
@@ -170,16 +203,6 @@ def _in_groups(rows: Sequence[Row]) -> Iterator[Group]:
         group.append(row)
     if group:
         yield tuple(group)
-
-
-def _padded(found: Sequence[KeysValues], lengths: Sequence[int]) -> Prefix:
-    first = found[0][0]
-    layers, two, groups, _, dim = first.shape
-    block = first.new_zeros(layers, two, len(found), groups, max(lengths), dim)
-    for i, (keys_values, _) in enumerate(found):
-        block[:, :, i, :, : keys_values.shape[3]] = keys_values
-    last = torch.stack([hidden for _, hidden in found])
-    return Prefix(block, torch.tensor(lengths, device=first.device), last)
 
 
 def encode_texts(
@@ -230,7 +253,7 @@ def encode_texts(
                     f"its end. It begins: {text[:60]!r}"
                 )
             whole = after if behind else before
-            first, last = _text_place(whole, parts[behind], encode, spaced and behind)
+            first, last = text_place(whole, parts[behind], encode, spaced and behind)
             if first + excess > last:
                 raise SoftlensError(
                     f"Text {row} is too long: without a word of it, {used - last + first} tokens "
@@ -243,10 +266,13 @@ def encode_texts(
     return EncodedTexts(tuple(befores), tuple(afters), tuple(texts), cache, cache.divide(befores))
 
 
-def _text_place(
+def text_place(
     row: Sequence[int], part: str, encode: Callable[..., list[int]], spaced: bool
 ) -> tuple[int, int]:
-    """Where the tokens of the text begin and end in `row`, the tokens of a filled-in `part`."""
+    """Where the tokens of the text begin and end in `row`, the tokens of a filled-in `part`.
+
+    A token that the text shares with the template's own words counts as the text's.
+    """
     head, tail = part.split("{text}")
     first = _common(row, encode(head, leading_space=spaced))
     last = len(row) - _common(row[first:][::-1], encode(tail)[::-1])

@@ -226,7 +226,10 @@ def packed(
     prompt_lengths: Int[Tensor, " prompts"],
     afters: Sequence[Sequence[int]],
 ) -> Float[Tensor, "batch prompts hidden"]:
-    """Final hidden state at the end of ``before + prompt + after`` for each prompt and `after`."""
+    """Final hidden state at the end of ``before + prompt + after`` for each prompt and `after`.
+
+    A row has at least one token; any of its three parts may be empty.
+    """
     device, embed = model.device, model.get_input_embeddings()
     count, length, hidden = prompts.shape
     head = len(before) + length
@@ -279,7 +282,12 @@ def packed(
         attention_mask=additive(visible.reshape(-1, 1, width, width), model.dtype),
         position_ids=position.reshape(-1, width),
     ).view(count, len(bins), width, hidden)
-    return states[:, answer[:, 0], answer[:, 1]].transpose(0, 1)
+    # Where nothing follows, the prompt's own last token answers, not the padding behind it.
+    alone = torch.tensor([not len(after) for after in afters], device=device)
+    own = len(before) + prompt_lengths[:, None] - 1
+    places = torch.where(alone, own, answer[None, :, 1])
+    every = torch.arange(count, device=device)[:, None]
+    return states[every, answer[None, :, 0], places].transpose(0, 1)
 
 
 def plain(

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from softlens.lm import transformer
-from softlens.lm.answers import answer_chunks, as_vectors
+from softlens.lm.answers import answer_chunks, as_vectors, is_fast
 from softlens.lm.frozen import LM
 from softlens.lm.texts import CHUNK_TOKENS, EncodedTexts, logits_together
 
@@ -49,9 +49,9 @@ def sequence_chunks(
         places.setdefault(tuple(sequence), []).append(index)
     # A sequence stands next to those it shares most with.
     distinct = sorted(places)
-    as_vectors(lm, [table[: max(map(len, distinct))]], texts)
-    longest = max(map(len, distinct)) + texts.longest
-    if lm.path == "plain" or not texts.text_first or longest > lm.fast_length:
+    longest = max(map(len, distinct))
+    as_vectors(lm, [table[:longest]], texts)
+    if not texts.text_first or not is_fast(lm, longest, texts):
         rows = [table[list(sequence)] for sequence in distinct]
         chunks = answer_chunks(lm, rows, texts, words)
     else:

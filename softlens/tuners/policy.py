@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from softlens.lm import LM, default_context
-from softlens.lm.answers import FOLD_TOKENS
+from softlens.lm.answers import folded, is_fast
 from softlens.lm.surprisals import context_texts
 from softlens.lm.transformer import after_texts, plain
 from softlens.tuners.memory import MEMORY_BYTES, Recent, Row
@@ -42,7 +42,7 @@ class PrefixStates:
         """States that predict what follows each of `rows`, which are of one length."""
         found = {row: self._known[row] for row in dict.fromkeys(rows) if row in self._known}
         new = [row for row in dict.fromkeys(rows) if row not in found]
-        together = max(1, FOLD_TOKENS // max(1, len(rows[0])))
+        together, _ = folded(self.lm, len(rows[0]), self._context)
         for start in range(0, len(new), together):
             some = new[start : start + together]
             for row, state in zip(some, self._computed(some), strict=True):
@@ -54,7 +54,7 @@ class PrefixStates:
         lm, texts = self.lm, self._context
         vectors = torch.stack([lm.embed(row) for row in rows])
         length = vectors.shape[1]
-        if lm.path == "plain" or texts.longest + length > lm.fast_length:
+        if not is_fast(lm, length, texts):
             sizes = torch.full((len(rows),), length, device=lm.device)
             return plain(lm.model, texts.befores, vectors, sizes, texts.afters)[1][0].float()
         prefix = texts.prefix()

@@ -17,6 +17,7 @@ from softlens.controls import random_prompts
 from softlens.errors import SoftlensError, near
 from softlens.evaluation import SPLITS, Outcome, encode_split, prompt_vectors
 from softlens.lm import LM, EncodedTexts, score_answers, token_surprisal
+from softlens.lm.answers import is_fast
 from softlens.readings.base import stands_inside
 from softlens.tasks import Task
 from softlens.widgets.draft import no_vectors
@@ -184,7 +185,7 @@ def quick_count(lm: LM, encoded: EncodedTexts, length: int) -> int:
     Of the texts' own tokens only those count that are forwarded anew: not those before the prompt,
     whose keys and values are remembered.
     """
-    fast = lm.path != "plain" and length + encoded.longest <= lm.fast_length
+    fast = is_fast(lm, length, encoded)
     rows = zip(encoded.befores, encoded.afters, strict=True)
     own = [
         len(after) + (0 if fast and encoded.text_first else len(before)) for before, after in rows

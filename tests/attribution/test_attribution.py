@@ -242,6 +242,10 @@ def test_texts_are_a_number_or_places(tiny: Callable[..., LM], toy_task: Task):
     first = attribute(lm, toy_task, PROMPT, texts=4)
     chosen = attribute(lm, toy_task, PROMPT, texts=[3, 1])
     np.testing.assert_allclose(chosen.by_text, first.by_text[[3, 1]], atol=1e-6)
+    same = attribute(lm, toy_task, PROMPT, texts=np.array([3, 1]))
+    np.testing.assert_array_equal(same.by_text, chosen.by_text)
+    with pytest.raises(SoftlensError, match=r"Got texts=\[99\], wanted places"):
+        attribute(lm, toy_task, PROMPT, texts=np.array([99]))
     with pytest.raises(SoftlensError, match=r"Got texts=\[1, 99\], wanted places.*99 is none"):
         attribute(lm, toy_task, PROMPT, texts=[1, 99])
     with pytest.raises(SoftlensError, match=r"Got texts=\[\], wanted places"):

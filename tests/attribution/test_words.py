@@ -1,8 +1,10 @@
 """Words of texts: values of coalitions by the LM's own forward, names, and how it shows itself."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,9 +13,12 @@ import torch
 
 from softlens import Prompt, SoftlensError, attribute, load_lm, load_task
 from softlens.attribution import METHODS
-from softlens.attribution.words import words_of
+from softlens.attribution.game import ask
+from softlens.attribution.words import word_game, words_of
+from softlens.evaluation import encode_split, prompt_vectors
 from softlens.lm import LM
 from softlens.tasks import Task
+from tests.families import save_family
 
 TEMPLATES = [
     "{text} {prompt}",
@@ -21,6 +26,7 @@ TEMPLATES = [
     "{text} {prompt} it was",
     "{prompt} {text} it was",
     "in {prompt} the story : {text}",
+    "{prompt}{text}",
 ]
 PROMPT = "overall it"
 
@@ -30,9 +36,9 @@ def parts_of(lm: LM, template: str, text: str) -> tuple[list[int], list[list[int
     whole = template.replace("{prompt}", PROMPT)
     head, tail = whole.split("{text}")
     before = lm.encode(head.rstrip()) if head.strip() else []
-    words = [lm.encode(word, leading_space=bool(before) or i > 0)
-             for i, word in enumerate(text.split())]  # fmt: skip
-    return [lm.bos_id, *before], words, lm.encode(tail)
+    spaced = bool(before) and "}{" not in template
+    words = [lm.encode(word, leading_space=spaced or i > 0) for i, word in enumerate(text.split())]
+    return [*lm.start, *before], words, lm.encode(tail)
 
 
 def values(lm: LM, task: Task, index: int, absent: str) -> dict[tuple[bool, ...], float]:
@@ -56,9 +62,12 @@ def values(lm: LM, task: Task, index: int, absent: str) -> dict[tuple[bool, ...]
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("absent", ["removed", "mean_embedding"])
+@pytest.mark.parametrize("bos", [True, False])
 def test_shapley_and_leave_one_out_by_the_forward(
-    any_lm: LM, toy_task: Task, template: str, absent: str
+    any_lm: LM, toy_task: Task, template: str, absent: str, bos: bool, monkeypatch
 ):
+    if not bos:
+        monkeypatch.setattr(any_lm, "start", ())
     task = toy_task.with_(template=template)
     got = attribute(any_lm, task, PROMPT, absent=absent, of="text", texts=[1, 4])
     left = attribute(any_lm, task, PROMPT, "leave_one_out", absent=absent, of="text", texts=[1, 4])
@@ -85,6 +94,40 @@ def test_shapley_and_leave_one_out_by_the_forward(
         assert text["source"] == task.test.texts[index]
     assert set(got.notes) <= {f"exact: all {2**n} coalitions" for n in range(1, 8)}
     assert got.frame["sampling_error"].isna().all()
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_players_are_the_texts_own_tokens(
+    tiny: Callable[..., LM], toy_task: Task, template: str, bos: bool
+):
+    lm = tiny(bos=bos)
+    for text in ("terrible film", "a dull plot and it was terribleness"):
+        task = dataclasses.replace(
+            toy_task, template=template, test=type(toy_task.test)((text,), (1,))
+        )
+        own = list(itertools.chain(*parts_of(lm, template, text)[1]))
+        vectors = prompt_vectors(lm, task, PROMPT)
+        asked = ask(lm, task, "log_prob", "removed", 1, "test")
+        game, players = word_game(
+            lm, task, vectors, asked, encode_split(lm, task, asked.source), 0, "removed"
+        )
+        assert list(itertools.chain(*players)) == own
+        assert torch.equal(game.vectors[list(itertools.chain(*game.groups))], lm.embed(own))
+
+
+def test_without_bos_every_method_and_a_row_of_nothing(tiny: Callable[..., LM], toy_task: Task):
+    lm = tiny(bos=False)
+    for template in ("{text} {prompt}", "{prompt} {text}"):
+        task = toy_task.with_(template=template)
+        for method in METHODS:
+            for prompt in (PROMPT, None):
+                if prompt or METHODS[method].absent != "removed":
+                    got = attribute(lm, task, prompt, method, of="text", texts=2)
+                    assert np.isfinite(got.frame["attribution"]).all()
+        with pytest.raises(SoftlensError, match="a row without a single token.*Give a prompt"):
+            attribute(lm, task, None, of="text", texts=2)
+        attribute(lm, task, None, absent="mean_embedding", of="text", texts=2)
 
 
 def test_integrated_gradients_of_words_are_complete(any_lm: LM, toy_task: Task):
@@ -159,6 +202,16 @@ def test_words_are_cut_at_spaces_and_marks(tiny: Callable[..., LM]):
     ]  # fmt: skip
     # A single word is cut into its tokens.
     assert words_of(lm, lm.encode("terribleness")) == [[i] for i in lm.encode("terribleness")]
+
+
+def test_words_of_sentencepiece_are_whole(tmp_path: Path):
+    """Its texts gain a space, and its tokens mark spaces all the same."""
+    lm = load_lm(save_family("llama", tmp_path / "llama"))
+    cut = words_of(lm, lm.encode("the terribleness and the film!"))
+    assert [lm.decode(word).strip() for word in cut] == [
+        "the", "terribleness", "and", "the", "film", "!"
+    ]  # fmt: skip
+    assert max(map(len, cut)) > 1
 
 
 def test_means_over_places(tiny: Callable[..., LM], toy_task: Task):

@@ -8,7 +8,14 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from softlens.errors import SoftlensError
-from softlens.lm import LM, answer_logits, answer_logits_each, score_answers
+from softlens.lm import (
+    LM,
+    EncodedTexts,
+    answer_chunks,
+    answer_logits,
+    answer_logits_each,
+    score_answers,
+)
 from tests.conftest import tiny_model
 
 TEXTS = ["the film was good", "a bad story and a dull plot it was", "bright"]
@@ -65,6 +72,29 @@ def test_plain_path_gives_the_same(tiny: Callable[..., LM], template: str):
         torch.testing.assert_close(answer_logits(fast, rows, texts), wanted, rtol=1e-4, atol=1e-5)
     finally:
         fast.path = "fast"
+
+
+@pytest.mark.parametrize("head", [(), (7, 2)])
+def test_prompts_with_nothing_behind_them_answer_at_their_own_ends(
+    any_lm: LM, head: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """Without BOS nothing need stand before a prompt, either; lengths differ all the same."""
+    afters = ((), (5, 3)) if head else ((),)
+    texts = EncodedTexts((head,) * len(afters), afters, ("",) * len(afters), any_lm.cache)
+    rows = [[5, 9, 40], [7], [8, 8, 3, 2, 1], *([[]] if head else [])]
+    found = [logits for *_, logits in answer_chunks(any_lm, rows, texts)]
+    monkeypatch.setattr(any_lm, "path", "plain")
+    torch.testing.assert_close(
+        torch.cat(found), answer_logits(any_lm, rows, texts), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("path", ["fast", "plain"])
+def test_a_row_without_any_token_is_refused(any_lm: LM, path: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(any_lm, "path", path)
+    texts = EncodedTexts(((),), ((),), ("",), any_lm.cache)
+    with pytest.raises(SoftlensError, match="a row without a single token.*Give a prompt"):
+        answer_logits(any_lm, [[5], []], texts)
 
 
 def test_scores_in_chunks_equal_scores_at_once(any_lm: LM, monkeypatch: pytest.MonkeyPatch):

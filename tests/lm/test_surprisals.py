@@ -62,7 +62,7 @@ def test_chunks_keep_the_order(any_lm: LM, monkeypatch: pytest.MonkeyPatch):
     rows = [[i, i + 1] for i in range(7)]
     wanted = token_surprisal(any_lm, rows, texts)
     monkeypatch.setattr("softlens.lm.surprisals.CHUNK_TOKENS", 3)
-    monkeypatch.setattr("softlens.lm.surprisals.FOLD_TOKENS", 4)
+    monkeypatch.setattr("softlens.lm.answers.FOLD_TOKENS", 4)
     torch.testing.assert_close(token_surprisal(any_lm, rows, texts), wanted, rtol=1e-4, atol=1e-5)
 
 
