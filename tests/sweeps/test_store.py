@@ -338,18 +338,16 @@ def test_a_number_changed_by_hand_is_damage(
 def test_a_full_disk_stops_with_what_to_do(
     tiny: Callable[..., LM], toy_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from softlens import files
+    replace, written = os.replace, []
 
-    write, written = files.write_atomic, []
-
-    def full(path, data):
-        written.append(path)
-        if len([p for p in written if p.name == "history.parquet"]) > 2:
+    def full(source: Path, target: Path) -> None:
+        written.append(Path(target).name)
+        if written.count("history.parquet") > 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, data)
+        replace(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "write_atomic", full)
+        patched.setattr("softlens.files.os.replace", full)
         with pytest.raises(SoftlensError, match="No space left on device. Finished cells are safe"):
             small(tiny(), toy_task, tmp_path)
     assert len(sl.load_sweep(tmp_path).frame) == 2
