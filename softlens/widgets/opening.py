@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from softlens.catalogue import ORGANISM, load_task
+from softlens.catalogue import ORGANISM, REAL, load_task
 from softlens.errors import MissingExtraError, SoftlensError
 from softlens.lm import LM
 from softlens.prompts import Prompt
@@ -117,7 +117,7 @@ def _task_of(run: Run) -> Task | None:
 
 def bundled_task(name: str) -> Task | None:
     """A task that comes with softlens; None for other names, and where its texts are missing."""
-    if name not in (*ORGANISM, "reviews", "genre"):
+    if name not in (*ORGANISM, *REAL):
         log.info("task=None: %r is no bundled task, so accuracies are left out.", name)
         return None
     try:
