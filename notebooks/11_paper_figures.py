@@ -157,9 +157,8 @@ show(ground, "transfer")
 # front is a bound, and nobody knows the truth. Hardly any prompt, soft ones included, puts a hundredth
 # of the probability on the label words: these are choices among words that the LM would not say. On
 # `genre` it is not `tandem` that lies near it: its bounds on what is readable leave it below no prompt
-# at all. `reviews` is complete; on `genre` the weights beside 0 and .3 have fewer seeds: the caption counts
-# what is finished and what is not. The runs are those that the library carries; `make figures-real` goes
-# on with them.
+# at all. And a weight of .1 on fluency costs little or nothing there, but for PEZ and for race on `genre`:
+# what costs is more of it. The runs are those that the library carries.
 
 # %%
 show(ground, "tradeoff_real")
