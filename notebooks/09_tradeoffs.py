@@ -190,7 +190,9 @@ means.sort_index().round(4)
 # Two things before the prices. Most of these texts do no better than no prompt (`empty_accuracy`). In the
 # mean of the seeds, on `reviews` race, RLPrompt and `tandem` do at a weight of .1, and `tandem` without
 # one; on `genre` only RLPrompt up to .3 and race up to .1. And no prompt asks the question: the label mass
-# is below a hundredth everywhere, so that all of it is a choice among words that the LM would hardly say.
+# is below a hundredth in every mean, so that all of it is a choice among words that the LM would hardly say.
+# (Runs on `reviews` at the weights .1, 1 and 3 are mostly from another processor than the rest, which is
+# another seed to race and RLPrompt.)
 #
 # All that PEZ loses is its optimiser's, here as there. On `reviews` the rest differs: at a weight of .1 race,
 # RLPrompt and `tandem` are as near to the best as without one. From .3 on the bound itself is .08 to .33

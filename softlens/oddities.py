@@ -23,6 +23,7 @@ from softlens.catalogue import ORGANISM, REAL, load_task
 from softlens.display import Result, visible
 from softlens.errors import MissingExtraError, SoftlensError, near
 from softlens.statistics import table_of
+from softlens.tasks import BETWEEN
 from softlens.tradeoff import hard_runs
 
 if TYPE_CHECKING:
@@ -224,8 +225,9 @@ class Oddities(Result):
             with the 95% interval of Wilson (1927) for the share. Runs of one seed are not
             independent of each other, which the interval does not know.
         """
-        frame = table_of(self.frame, list(by))
-        groups = frame.groupby(list(by), sort=False, dropna=False) if by else [((), frame)]
+        by = [by] if isinstance(by, str) else list(by)
+        frame = table_of(self.frame, by)
+        groups = frame.groupby(by, sort=False, dropna=False) if by else [((), frame)]
         rows = []
         for key, group in groups:
             for name in RULES:
@@ -279,7 +281,8 @@ def oddities(table: Any, label_words: Mapping[str, Sequence[str]] | None = None)
             chance, readable_accuracy, label_mass, readable_label_mass, most_share, nats_per_token,
             grammatical, asks_for, asked_for``); where a column is absent, what needs it cannot be
             told.
-        label_words: of each task; None: those of the tasks that `sl.load_task` knows.
+        label_words: of each task; None: those of the column ``label_words``, and where a table has
+            none, of the tasks that `sl.load_task` knows.
 
     Raises:
         SoftlensError: a table without rows or without ``text`` and ``task``, or one of soft prompts
@@ -289,10 +292,15 @@ def oddities(table: Any, label_words: Mapping[str, Sequence[str]] | None = None)
     they do is not.
     """
     frame = hard_runs(table, ["text", "task"])
-    known = {name: _label_words(str(name), label_words) for name in frame["task"].unique()}
+    given = frame["label_words"] if "label_words" in frame else [None] * len(frame)
+    told = [words if isinstance(words, str) else None for words in given]
+    known = {
+        key: _label_words(*key, label_words)
+        for key in dict.fromkeys(zip(frame["task"], told, strict=True))
+    }
     runs = [
-        Odd({str(k): v for k, v in row.items()}, _words(row["text"]), known[row["task"]])
-        for row in frame.to_dict("records")
+        Odd({str(k): v for k, v in row.items()}, _words(row["text"]), known[row["task"], words])
+        for row, words in zip(frame.to_dict("records"), told, strict=True)
     ]
     columns = {
         name: pd.Series([r.says(odd) for odd in runs], dtype=object) for name, r in RULES.items()
@@ -307,9 +315,14 @@ def _words(text: object) -> tuple[str, ...]:
     )
 
 
-def _label_words(task: str, given: Mapping[str, Sequence[str]] | None) -> tuple[str, ...] | None:
+def _label_words(
+    task: str, told: str | None, given: Mapping[str, Sequence[str]] | None
+) -> tuple[str, ...] | None:
     if given is not None:
         return tuple(given[task]) if task in given else None
+    # A file may be called as a named task is, and have other label words.
+    if told is not None:
+        return tuple(told.split(BETWEEN))
     if task not in (*ORGANISM, *REAL):
         return None
     try:

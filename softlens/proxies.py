@@ -141,8 +141,8 @@ def _missing(setting: Setting, need: str) -> bool:
 
 
 _NEEDS = {
-    "before": "real texts before the prompt: the template must put the text first, "
-    "as '{text} {prompt}' does.",
+    "before": "real texts before the prompt: the template must put the text first and "
+    "nothing behind the prompt, as '{text} {prompt}' does.",
     "judge": "a second LM: pass judge=sl.load_lm('organism-judge'), or another than the tuned one.",
     "description": "a description of the task, in words: pass description='whether the film was "
     "liked'.",

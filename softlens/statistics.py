@@ -33,6 +33,18 @@ def table_of(table: Any, needed: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
+def columns_of(by: Sequence[str] | str) -> list[str]:
+    """The columns that make groups, as a list: one may be given by its name alone.
+
+    Raises:
+        SoftlensError: there is none.
+    """
+    names = [by] if isinstance(by, str) else list(by)
+    if not names:
+        raise SoftlensError("Got by=[], wanted at least one column to group by: by=['task'].")
+    return names
+
+
 def mean_interval(
     frame: pd.DataFrame, by: Sequence[str], value: str, confidence: float = 0.95
 ) -> pd.DataFrame:
@@ -49,8 +61,9 @@ def mean_interval(
         to the mean where its rows are all alike.
 
     Raises:
-        SoftlensError: for a column that is not there.
+        SoftlensError: for a column that is not there, or none at all.
     """
+    by = columns_of(by)
     absent = [column for column in (*by, value) if column not in frame.columns]
     if absent:
         raise SoftlensError(f"No column {absent[0]!r}; the table has {list(frame.columns)}.")

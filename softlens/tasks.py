@@ -27,6 +27,9 @@ __all__ = ["Split", "Task", "digest", "template_parts"]
 
 log = logging.getLogger(__name__)
 
+BETWEEN = " / "
+"""Stands between label words where they are one column of a table."""
+
 
 @dataclass(frozen=True, repr=False)
 class Task:

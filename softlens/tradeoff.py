@@ -19,7 +19,7 @@ import pandas as pd
 
 from softlens.errors import SoftlensError
 from softlens.organism import readable_front
-from softlens.statistics import holm, mean_interval, sign_flip, table_of, undominated
+from softlens.statistics import columns_of, holm, mean_interval, sign_flip, table_of, undominated
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,26 @@ def one_lm(frame: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
     return frame
 
 
+def one_task(frame: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
+    """The table, if all its runs are of one task (or it does not say of which).
+
+    Args:
+        frame: the table.
+        apart: columns by which its runs are kept apart; with ``task`` among them all is well.
+
+    Raises:
+        SoftlensError: runs of several tasks, whose accuracies no front and no line may mix.
+    """
+    names = [*dict.fromkeys(frame["task"])] if "task" in frame.columns else []
+    if len(names) > 1 and "task" not in apart:
+        raise SoftlensError(
+            f"Got runs of {len(names)} tasks ({', '.join(map(str, names))}) in one group, wanted "
+            f"those of one: keep them apart with by=['task', ...], or take one with "
+            f"sweep.filter(task={str(names[0])!r})."
+        )
+    return frame
+
+
 def fronts(
     table: Any,
     by: Sequence[str] = ("task", "method"),
@@ -99,10 +119,12 @@ def fronts(
         NaN, and a warning is logged, where there is one seed.
 
     Raises:
-        SoftlensError: a table that lacks something, of soft prompts only, or of several LMs that
-            `by` does not keep apart.
+        SoftlensError: a table that lacks something, of soft prompts only, or of several LMs or
+            tasks that `by` does not keep apart.
     """
+    by = columns_of(by)
     frame = one_lm(hard_runs(table, [*by, "seed", SELECT, "chance", gain, cost]), by)
+    one_task(frame, by)
     parts = []
     for key, group in frame.groupby(list(by), sort=False, dropna=False):
         costs = np.unique(group[cost].dropna())
@@ -153,7 +175,9 @@ def reference(frame: pd.DataFrame, gain: str = GAIN, cost: str = COST) -> pd.Dat
     scored = readable_front()
     for task, runs in one_lm(frame).groupby("task", sort=False):
         gold = scored[scored["task"] == task]
-        if set(runs["lm"]) == {"organism"} and len(gold):
+        # A file may be called as a task of the organism is; then nobody knows what it asks for.
+        asked = "asked_for" not in runs or runs["asked_for"].notna().any()
+        if set(runs["lm"]) == {"organism"} and len(gold) and asked:
             known = gold[gold["label_mass"] >= ASKS]
             best, name = undominated(known[gain].to_numpy(), known[cost].to_numpy()), GOLD
         else:
@@ -245,10 +269,12 @@ def hypervolume(
         ``*by, seed, hypervolume, most``; `softlens.statistics.mean_interval` averages over seeds.
 
     Raises:
-        SoftlensError: a table without what is needed or of several LMs that `by` does not keep
-            apart, or a `most` that is not above 0.
+        SoftlensError: a table without what is needed or of several LMs or tasks that `by` does not
+            keep apart, or a `most` that is not above 0.
     """
+    by = columns_of(by)
     frame = one_lm(hard_runs(table, [*by, "task", "seed", SELECT, "chance", gain, cost]), by)
+    one_task(frame, by)
     rows = []
     for key, group in frame.groupby(list(by), sort=False, dropna=False):
         alike = frame[frame["task"] == group["task"].iloc[0]]
@@ -293,6 +319,7 @@ def compare_methods(
         SoftlensError: fewer than two methods, pairs with fewer than two seeds in common, or several
             LMs that neither `by` nor `variant` keeps apart.
     """
+    by = columns_of(by)
     # Proxies are compared at whatever weights they have, and weights of whatever proxy.
     loose = {"proxy", "weight"} if variant in {"proxy", "weight"} else {variant}
     place = [*PLACE, "method"] if variant in PLACE else PLACE

@@ -208,6 +208,13 @@ def test_weights_show_every_run_and_the_means():
     plt.close(axes[0].figure)
     with pytest.raises(SoftlensError, match=r"without \['nats_per_token'\]"):
         plots.plot_weights(frame.drop(columns="nats_per_token"))
+    half = len(frame) // 2
+    for name, kept in (("task", "'a'"), ("lm", "'a'"), ("proxy", r"\['none', 'a'\]")):
+        mixed = frame.assign(**{name: ["a"] * half + ["b"] * half})
+        with pytest.raises(SoftlensError, match=rf"several values of {name!r} .*{name}={kept}"):
+            plots.plot_weights(mixed)
+    plots.plot_weights(frame.assign(proxy=["none"] * half + ["b"] * half))
+    plt.close("all")
 
 
 def test_methods_and_kinds_look_different():
@@ -308,7 +315,7 @@ def test_proxies_are_drawn_beside_their_gauges(table: pd.DataFrame):
     axes = plots.plot_overoptimisation(found)
     assert axes.shape == (2, 3)
     assert [panel.get_ylabel() for panel in axes[:, 0]] == ["one", "two"]
-    assert axes[0, 0].get_title() == "perplexity (proxy) ↓"
+    assert axes[0, 0].get_title() == "proxy: perplexity\n(nats/token) ↓"
     assert axes[0, 1].get_title() == "test accuracy ↑"
     # Both the accuracy and the mass part from the proxy at once, and a star says where.
     stars = [line for line in axes[1, 1].lines if line.get_marker() == "*"]

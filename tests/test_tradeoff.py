@@ -237,3 +237,21 @@ def test_undominated_against_the_definition():
     # Every point is equalled or beaten by one of the front.
     for i in range(60):
         assert ((gain[found] >= gain[i]) & (cost[found] <= cost[i])).any()
+
+
+def test_runs_of_two_tasks_are_kept_apart_or_refused():
+    both = pd.concat([r.assign(task=task) for task in ("one", "other") for r in (ONE, OTHER)])
+    for pooled in (fronts, hypervolume):
+        with pytest.raises(SoftlensError, match=r"Got runs of 2 tasks \(one, other\) in one group"):
+            pooled(both, ["method"])
+        assert set(pooled(both)["task"]) == {"one", "other"}
+        assert set(pooled(both, "task")["task"]) == {"one", "other"}
+        with pytest.raises(SoftlensError, match="at least one column to group by"):
+            pooled(both, [])
+
+
+def test_a_file_that_is_called_as_a_task_of_the_organism_has_a_bound():
+    named = runs([(1.2, 0.9, 0.9)], task="sentiment").assign(lm="organism", asked_for="whole")
+    assert set(price_split(named)["reference"]) == {"gold front"}
+    assert set(price_split(named.drop(columns="asked_for"))["reference"]) == {"gold front"}
+    assert set(price_split(named.assign(asked_for=None))["reference"]) == {"pooled bound"}

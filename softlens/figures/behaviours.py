@@ -41,9 +41,9 @@ def over_optimisation(ground: Ground) -> Drawn:
     found = overoptimisation(turned_up(ground))
     axes = found.plot()
     caption = (
-        "The proxy that is optimised (first column) and what it stands for, along its weight. "
-        "Lines are means over seeds, bands their intervals; arrows say which way is good. A star "
-        "stands where a gauge parts from the proxy: compared with the gauge's own best smaller "
+        "The proxy that is optimised (first panel of each task) and what it stands for, along its "
+        "weight. Lines are means over seeds, bands their intervals; arrows say which way is good. "
+        "A star stands where a gauge parts from the proxy: compared with the gauge's best smaller "
         "weight, the proxy is better and the gauge worse, both beyond their paired 95% intervals "
         "(of fewer than six seeds: in every seed, too) and by as much as matters (.05 of a share, "
         ".25 nats). Thin lines: the controls. They "

@@ -10,7 +10,7 @@ from softlens.errors import MissingExtraError, SoftlensError
 from softlens.figures.base import Drawn, Ground, LeftOutError, figure
 from softlens.figures.behaviours import where_they_part
 from softlens.figures.fronts import prices
-from softlens.goodhart import overoptimisation
+from softlens.goodhart import NATS, SHARE, overoptimisation
 from softlens.oddities import oddities
 from softlens.sweeps import Sweep, load_sweep
 from softlens.tasks import digest
@@ -93,7 +93,13 @@ def claims(found: Sweep) -> str:
         f"Odd behaviour by the rules of figure 5: {odd or 'none'}.",
     ]
     try:
-        says.append(f"Gauges part from the proxy: {where_they_part(overoptimisation(found))}.")
+        part = where_they_part(overoptimisation(found))
+        low = found.frame["label_mass"].max() < SHARE
+        blind = f" (label mass, below {SHARE:g} in every run, cannot part by that)" if low else ""
+        says.append(
+            f"Gauges part from the proxy by at least {SHARE:g} of a share or {NATS:g} nats{blind}: "
+            f"{part}."
+        )
     except SoftlensError:
         says.append("No proxy has two weights yet, so nobody can say where it is over-optimised.")
     if len(found.frame) < len(every.frame):

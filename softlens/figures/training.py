@@ -15,8 +15,8 @@ from softlens.tradeoff import compare_methods, price_split
 PATHS = {
     "tokens_changed": "tokens changed\nsince the start",
     "task_loss": "task loss (nats)",
-    "grad_norm_task": "gradient of\nthe task (norm)",
-    "grad_norm_perplexity": "gradient of\nthe proxy (norm)",
+    "grad_norm_task": "norm of the task's gradient\n(nats per unit of embedding)",
+    "grad_norm_perplexity": "norm of the proxy's gradient\n(nats per unit of embedding)",
 }
 BINS = 40
 """Steps are averaged in so many groups."""
@@ -63,9 +63,8 @@ def training_paths(ground: Ground) -> Drawn:
     caption = (
         f"PEZ on `{task.name}`, step by step, for each weight of the perplexity proxy: how many of "
         "the five tokens differ from the random start, the task's loss on the batch, and the norm "
-        "of each term's gradient. Where tokens do not change or a gradient is zero, a term does "
-        "nothing. "
-        f"Means over seeds{groups}, bands their intervals. "
+        "of each term's gradient, the proxy's with its weight. Where tokens do not change or a "
+        f"gradient is zero, a term does nothing. Means over seeds{groups}, bands their intervals. "
         f"{ground.stated(n=len(task.train), of='training')}"
     )
     return Drawn(figure_, pd.concat(parts, ignore_index=True), caption)

@@ -7,7 +7,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.lines import Line2D
 
-from softlens.goodhart import GAUGES, HELD_OUT
+from softlens.goodhart import GAUGES, HELD_OUT, PROXIED
 from softlens.plots.style import as_panels, look, style
 from softlens.plots.weights import REFERENCES
 
@@ -61,7 +61,7 @@ def plot_overoptimisation(found: "Overoptimisation", ax: Any = None) -> np.ndarr
                         panel.axhline(control["value"], color="0.3", lw=0.8, ls=dashes, zorder=1,
                                       label=label)  # fmt: skip
                 arrow = "↑" if part["better"].iloc[0] == "higher" else "↓"
-                name = GAUGES[gauge].label if gauge in GAUGES else f"{proxy} (proxy)"
+                name = GAUGES[gauge].label if gauge in GAUGES else _of_proxy(proxy)
                 dark = part["role"].iloc[0] == HELD_OUT
                 panel.set_title(f"{name.replace('_', ' ')} {arrow}", fontsize=7.5,
                                 color="0.1" if dark else "0.45")  # fmt: skip
@@ -77,6 +77,12 @@ def plot_overoptimisation(found: "Overoptimisation", ax: Any = None) -> np.ndarr
             panel.set_xlabel("weight", fontsize=7.5)
         _legend(axes, spare)
     return axes
+
+
+def _of_proxy(proxy: str) -> str:
+    _, seen = PROXIED[proxy]
+    label = GAUGES[seen].label if seen in GAUGES else "nats/token"
+    return f"proxy: {proxy}\n({label})" if seen != proxy else f"proxy: {label}"
 
 
 def _blocks(rows: int, panels: int) -> tuple[np.ndarray, Any]:

@@ -37,10 +37,19 @@ def plot_weights(frame: pd.DataFrame, ax: Any = None) -> np.ndarray:
         bootstrap intervals; thin lines without points are the controls.
 
     Raises:
-        SoftlensError: a table without one of these columns (says which).
+        SoftlensError: a table without one of these columns (says which), or of several LMs, tasks
+            or proxies: their means are no line.
     """
     if absent := {"method", "weight", *PANELS} - set(frame.columns):
         raise SoftlensError(f"Got a table without {sorted(absent)}; it has {list(frame.columns)}.")
+    for name in ("lm", "task", "proxy"):
+        values = [v for v in dict.fromkeys(frame.get(name, ())) if (name, v) != ("proxy", "none")]
+        if len(values) > 1:
+            kept = ["none", values[0]] if name == "proxy" else values[0]
+            raise SoftlensError(
+                f"Got runs of several values of {name!r} ({', '.join(map(str, values))}), and one "
+                f"line would be their mean: take one, sweep.filter({name}={kept!r})."
+            )
     weights = sorted(frame["weight"].unique())
     methods = list(dict.fromkeys(frame["method"]))
     with style():

@@ -49,9 +49,9 @@ def sweep(
     lm: LM,
     task: Task,
     methods: Sequence[str] | str,
-    proxies: Sequence[Mapping[str, float | int]] = ({},),
-    seeds: Iterable[int] = range(3),
-    lengths: Iterable[int] = (5,),
+    proxies: Sequence[Mapping[str, float | int]] | Mapping[str, float | int] = ({},),
+    seeds: Iterable[int] | int = range(3),
+    lengths: Iterable[int] | int = (5,),
     *,
     store: str | Path,
     client: Client | None = None,
@@ -104,7 +104,8 @@ def sweep(
     todo = [cell for cell in cells if not kept.cell(cell.key).is_dir()]
     kept.plan(todo)
     if len(todo) >= WORTH_A_FORECAST and not lm.is_small:
-        say_forecast(forecast(lm, task, todo, judge), len(client.nthreads()) if client else 1)
+        workers = max(1, len(client.nthreads())) if client else 1
+        say_forecast(forecast(lm, task, todo, judge), workers)
     work = Work(lm, task, judge, gauges_judge)
     if client is None:
         run_serially(kept, cells, work, progress)

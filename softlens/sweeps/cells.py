@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -71,13 +72,13 @@ class Cell(BaseModel):
 def make_cells(
     lm: LM,
     task: Task,
-    methods: Sequence[str] | str,
-    proxies: Sequence[Any],
-    seeds: Iterable[int],
-    lengths: Iterable[int],
+    methods: Any,
+    proxies: Any,
+    seeds: Any,
+    lengths: Any,
     judge: LM | None,
     gauges_judge: LM | None,
-    options: Mapping[str, Mapping[str, Any]] | None,
+    options: Mapping[str, Any] | None,
 ) -> list[Cell]:
     """The cells of a sweep, each once, in an order whose every beginning is a balanced table.
 
@@ -87,12 +88,12 @@ def make_cells(
     Raises:
         SoftlensError: nothing to run; an unknown method, proxy or option; a bad weight or length.
     """
-    named = [methods] if isinstance(methods, str) else list(methods)
-    wanted: dict[str, list[Any]] = {
+    named = _listed("methods", methods)
+    wanted = {
         "methods": named,
-        "proxies": [proxies] if isinstance(proxies, Mapping) else list(proxies),
-        "seeds": list(seeds),
-        "lengths": list(lengths),
+        "proxies": _listed("proxies", proxies),
+        "seeds": _listed("seeds", seeds),
+        "lengths": _listed("lengths", lengths),
     }
     for name, values in wanted.items():
         if not values:
@@ -101,6 +102,12 @@ def make_cells(
                 "proxies=[{}]."
             )
     given = dict(options or {})
+    for name, own in given.items():
+        if not isinstance(own, Mapping):
+            raise SoftlensError(
+                f"Got {own!r} as the options of {name!r}, wanted a mapping from names to values: "
+                "options={'pez': {'starts': 3}}."
+            )
     for name in (*named, *given):
         if name not in TUNERS:
             raise SoftlensError(f"Unknown method {name!r}.{near(name, TUNERS)} Known: {[*TUNERS]}.")
@@ -136,23 +143,42 @@ def make_cells(
     return list(cells.values())
 
 
+AXES: dict[str, tuple[type, str]] = {
+    "methods": (str, "names of methods: methods=['pez', 'rlprompt']"),
+    "proxies": (
+        Mapping,
+        "a mapping from names to weights for each: "
+        "proxies=[{'perplexity': w} for w in (0, .1, .3, 1)]",
+    ),
+    "seeds": (Integral, "whole numbers: seeds=range(3)"),
+    "lengths": (Integral, "whole numbers: lengths=[5, 10]"),
+}
+"""What a sweep goes over, of which kind each value is, and how that is written."""
+
+
+def _listed(name: str, given: Any) -> list[Any]:
+    """Several values, or one, as a list."""
+    kind, wanted = AXES[name]
+    several = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+    values = list(given) if several else [given]
+    if strange := [value for value in values if not isinstance(value, kind)]:
+        raise SoftlensError(f"Got {strange[0]!r} among the {name}, wanted {wanted}.")
+    return values
+
+
 def _told(lm: LM | None) -> str | None:
     return None if lm is None else f"{lm.name} ({lm.checksum})"
 
 
-def _weights(given: Any) -> dict[str, float]:
-    if not isinstance(given, Mapping):
-        raise SoftlensError(
-            f"Got {given!r} among the proxies, wanted a mapping from names to weights: "
-            "proxies=[{'perplexity': w} for w in (0, .1, .3, 1)]."
-        )
+def _weights(given: Mapping[str, Any]) -> dict[str, float]:
     for name, weight in given.items():
         if name not in PROXIES:
             raise SoftlensError(
                 f"Unknown proxy {name!r}.{near(name, PROXIES)} Known: {', '.join(PROXIES)}."
             )
-        if not 0 <= weight < float("inf"):
+        if not isinstance(weight, Real) or not 0 <= float(weight) < float("inf"):
             raise SoftlensError(
-                f"Got weight {weight} for the proxy {name!r}, wanted a number of at least 0."
+                f"Got weight {weight!r} for the proxy {name!r}, wanted a number of at least 0. "
+                f"Several weights are several mappings: [{{{name!r}: w}} for w in (0, .1, .3, 1)]."
             )
     return {name: float(weight) for name, weight in given.items() if weight}

@@ -13,7 +13,7 @@ from softlens.prompts import Prompt
 from softlens.readings.base import Reading, stands_inside
 from softlens.runs import Run
 from softlens.sweeps.cells import Cell
-from softlens.tasks import Task
+from softlens.tasks import BETWEEN, Task
 from softlens.tuners.base import Problem
 
 OF_RUN = (
@@ -36,12 +36,12 @@ OF_TEXT = (
 OF_SOFT = ("nearest_accuracy", "nearest_label_mass")
 PLACE = ("cell", "lm", "lm_checksum", "task", "method", "length", "seed", "proxy", "weight")
 COLUMNS = (
-    *PLACE, "text", *OF_RUN, "nats_after_texts", *OF_TEXT, "asked_for", *OF_SOFT, *BESIDE, "chance",
-    *SPENT, "token_ids",
+    *PLACE, "text", *OF_RUN, "nats_after_texts", *OF_TEXT, "asked_for", "label_words", *OF_SOFT,
+    *BESIDE, "chance", *SPENT, "token_ids",
 )  # fmt: skip
 WORDS = (
     "cell", "lm", "lm_checksum", "task", "method", "proxy", "text", "scored", "round_trip",
-    "grammatical", "asks_for", "asked_for", "readable_text", "ended", "token_ids",
+    "grammatical", "asks_for", "asked_for", "label_words", "readable_text", "ended", "token_ids",
 )  # fmt: skip
 """Columns that are no numbers."""
 
@@ -72,6 +72,7 @@ def measure(lm: LM, task: Task, cell: Cell, run: Run, judge: LM | None) -> dict[
         "token_ids": " ".join(map(str, run.prompt.token_ids or ())),
         "nats_after_texts": _after_texts(lm, task, run, list(ids)),
         "asked_for": TASK_ASKS.get(task.name) if speaks(lm) and is_named(task) else None,
+        "label_words": BETWEEN.join(task.label_words),
         "chance": 1 / len(task.label_words),
     }
     return {name: _plain(row.get(name)) for name in COLUMNS}

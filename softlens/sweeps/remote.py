@@ -75,6 +75,7 @@ class Job(NamedTuple):
     judge: Opening | None
     gauges_judge: Opening | None
     most_steps: int | None
+    version: str
 
 
 # -- on a worker ----------------------------------------------------------------------------------
@@ -82,11 +83,28 @@ class Job(NamedTuple):
 
 def run_there(cell: str, job: Job) -> str:
     """Run one cell, given as JSON, on a worker; what became of it, as `run_cell` says."""
+    check_here(job)
     torch.set_num_threads(1)
     keep_freed_memory()
     judge, gauges = (None if o is None else _opened(o) for o in (job.judge, job.gauges_judge))
     work = Work(_opened(job.lm), _read_task(job.store, job.task), judge, gauges, job.most_steps)
     return run_cell(Store.open(job.store), Cell(**json.loads(cell)), work)
+
+
+def check_here(job: Job) -> None:
+    """Raise a `SoftlensError` if this worker cannot do the work; it may have come late."""
+    from distributed import get_worker
+
+    try:
+        threads = get_worker().state.nthreads
+    except ValueError:  # no worker: called by hand
+        return
+    if threads > 1:
+        raise SoftlensError(_threads(1, threads))
+    if (version := importlib.metadata.version("softlens")) != job.version:
+        raise SoftlensError(_versions(get_worker().address, version, job.version))
+    if not (Path(job.store) / "store.json").is_file():
+        raise SoftlensError(_unseen(get_worker().address, job.store))
 
 
 def keep_freed_memory() -> None:
@@ -145,8 +163,15 @@ def run_on(client: Client, store: Store, cells: Sequence[Cell], work: Work, prog
     todo = {cell.key: cell for cell in cells if store.usable(cell.key) is None}
     if not todo:
         return
-    check_workers(client, store)
     store.plan([*todo.values()])
+    try:
+        if not client.nthreads():
+            log.warning("The client has no worker yet: waiting for the first.")
+            client.wait_for_workers(1)
+    except KeyboardInterrupt:
+        log.warning("Interrupted before a worker came; nothing was run.")
+        return
+    check_workers(client, store)
     job = _job(store, work)
     tries = dict.fromkeys(todo, 0)
 
@@ -202,14 +227,11 @@ def run_on(client: Client, store: Store, cells: Sequence[Cell], work: Work, prog
 def check_workers(client: Client, store: Store) -> None:
     """Raise a `SoftlensError` unless the workers that are there can do the work.
 
-    Those that come later are not asked; what they lack is said by the first cell they get.
+    Those that come later are asked by the first cell they get (`check_here`).
     """
     several = {worker: n for worker, n in client.nthreads().items() if n > 1}
     if several:
-        raise SoftlensError(
-            f"{len(several)} of the client's workers have {max(several.values())} threads. One "
-            "LM is not for several threads at once: Client(n_workers=2, threads_per_worker=1)."
-        )
+        raise SoftlensError(_threads(len(several), max(several.values())))
     # Functions of Python itself, so that a worker without the package can run them.
     versions = client.run(importlib.metadata.version, "softlens", on_error="return")
     seen = client.run(os.path.isfile, str((store.folder / "store.json").resolve()))
@@ -218,15 +240,30 @@ def check_workers(client: Client, store: Store) -> None:
         if isinstance(version, BaseException):
             raise SoftlensError(_lacking(worker, "the package 'softlens'"))
         if version != ours:
-            raise SoftlensError(
-                f"The worker {worker} has softlens {version}, and this is {ours}: their numbers "
-                "may mean different things. Install one version everywhere."
-            )
+            raise SoftlensError(_versions(worker, version, ours))
         if not seen[worker]:
-            raise SoftlensError(
-                f"The worker {worker} does not see the store {store.folder.resolve()}. Pass a "
-                "folder on a disk that all workers share."
-            )
+            raise SoftlensError(_unseen(worker, store.folder.resolve()))
+
+
+def _threads(workers: int, threads: int) -> str:
+    return (
+        f"{workers} of the client's workers have {threads} threads. One LM is not for several "
+        "threads at once: Client(n_workers=2, threads_per_worker=1)."
+    )
+
+
+def _versions(worker: str, theirs: str, ours: str) -> str:
+    return (
+        f"The worker {worker} has softlens {theirs}, and this is {ours}: their numbers may mean "
+        "different things. Install one version everywhere."
+    )
+
+
+def _unseen(worker: str, store: str | Path) -> str:
+    return (
+        f"The worker {worker} does not see the store {store}. Pass a folder on a disk that all "
+        "workers share."
+    )
 
 
 def _lacking(worker: str, what: str) -> str:
@@ -254,7 +291,8 @@ def _job(store: Store, work: Work) -> Job:
             None if lm is None else _opening(store, lm) for lm in (work.judge, work.gauges_judge)
         )
         lm = _opening(store, work.lm)
-    return Job(str(store.folder.resolve()), key, lm, judge, gauges, work.most_steps)
+    ours = importlib.metadata.version("softlens")
+    return Job(str(store.folder.resolve()), key, lm, judge, gauges, work.most_steps, ours)
 
 
 def _opening(store: Store, lm: LM) -> Opening:

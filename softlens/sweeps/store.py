@@ -15,6 +15,7 @@ import logging
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ except ImportError:  # Windows: no locks, and the rename alone decides who was f
 
 log = logging.getLogger(__name__)
 
+LEFT_SECONDS = 3600
+"""Age from which on half a cell is what a killed process has left."""
 FORMAT = "softlens.sweep"
 RUN_FILES = ("run.json", "prompt.safetensors", "history.parquet")
 
@@ -241,7 +244,10 @@ class Store:
         with writing(self.folder):
             cells.mkdir(exist_ok=True)
             for left in cells.glob(f".{cell.key}.*"):
-                shutil.rmtree(left, ignore_errors=True)
+                # Where there are no locks, a young one may be another process's, being written.
+                with contextlib.suppress(OSError):
+                    if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                        shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=f".{cell.key}.", dir=cells) as made:
                 staged = Path(made) / "cell"
                 run.save(staged)

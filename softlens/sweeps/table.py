@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,8 @@ from softlens.runs import Run, load_run
 from softlens.sweeps.cells import Cell
 from softlens.sweeps.measures import COLUMNS, PLACE, WORDS
 from softlens.sweeps.store import Store
+
+log = logging.getLogger(__name__)
 
 SHOWN = ["method", "proxy", "weight", "seed", "accuracy", "nats_per_token", "label_mass", "text"]
 FAILED = [*PLACE, "error"]
@@ -33,9 +36,9 @@ class Sweep(Result):
     selected on). Of the text (of a soft prompt: its nearest tokens): ``text, token_ids,
     nats_per_token, perplexity, max_surprisal`` (after BOS), ``nats_after_texts, repetition,
     judge_perplexity, transfer_accuracy, transfer_agreement, round_trip, grammatical, asks_for,
-    asked_for``, and what they do, ``nearest_accuracy, nearest_label_mass``. Beside them
-    ``empty_*``, ``random_*``, ``readable_*`` and ``chance``; and ``evaluations, steps, starts,
-    seconds, ended``."""
+    asked_for, label_words``, and what they do, ``nearest_accuracy, nearest_label_mass``. Beside
+    them ``empty_*``, ``random_*``, ``readable_*`` and ``chance``; and ``evaluations, steps,
+    starts, seconds, ended``."""
     failed: pd.DataFrame = field(repr=False)
     """One row a failed cell: where it stands, and its ``error``."""
     cells: Mapping[str, Cell] = field(repr=False)
@@ -53,6 +56,7 @@ class Sweep(Result):
         else:
             cells = {cell.key: cell for cell in asked}
         rows = {key: records[key]["row"] for key in cells if key in records}
+        _say_alike([cells[key] for key in rows])
         return cls(
             _table(rows, cells),
             _errors([failed[key] for key in cells if key in failed]),
@@ -93,7 +97,8 @@ class Sweep(Result):
                 weight (see `plot_weights`).
 
         Raises:
-            SoftlensError: another `kind`, or a trade-off of soft prompts alone.
+            SoftlensError: another `kind`, a trade-off of soft prompts alone, or weights of several
+                LMs, tasks or proxies, which would be drawn as one line.
         """
         from softlens.plots import plot_tradeoff, plot_weights
 
@@ -128,8 +133,7 @@ class Sweep(Result):
                     f"No column {name!r}.{near(name, self.frame.columns)} The table has "
                     f"{list(self.frame.columns)}."
                 )
-            several = isinstance(value, Sequence | range | set) and not isinstance(value, str)
-            allowed = list(value) if several else [value]
+            allowed = _several(value)
             kept &= self.frame[name].isin(allowed)
             if not kept.any():
                 raise SoftlensError(
@@ -143,8 +147,7 @@ class Sweep(Result):
         if len(places) < len(columns):
             waiting = waiting.iloc[:0]
         for name, value in places.items():
-            several = isinstance(value, Sequence | range | set) and not isinstance(value, str)
-            waiting = waiting[waiting[name].isin(list(value) if several else [value])]
+            waiting = waiting[waiting[name].isin(_several(value))]
         wanted = finished | set(waiting["cell"])
         return Sweep(
             self.frame[kept].reset_index(drop=True),
@@ -203,6 +206,7 @@ def concat_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
         cells |= sweep.cells
         stores = dict(sweep.stores) | stores
     rows = {row["cell"]: row for s in reversed(sweeps) for row in _records(s.frame)}
+    _say_alike([cells[key] for key in cells if key in rows])
     errors = [row for s in sweeps for row in _records(s.failed)]
     once = {row["cell"]: row for row in errors if row["cell"] not in stores}
     return Sweep(
@@ -211,6 +215,42 @@ def concat_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
         cells,
         stores,
     )
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if pd.api.types.is_list_like(value) else [value]
+
+
+def _say_alike(cells: Sequence[Cell]) -> None:
+    """Warn of runs that stand in one place of the table and are no repetitions of each other."""
+    places: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        place = {k: v for k, v in cell.place.items() if k not in ("cell", "weight", "proxy")}
+        weights = tuple(sorted(cell.run.proxies.items()))
+        places.setdefault((*place.values(), weights), []).append(cell)
+    shared = [group for group in places.values() if len(group) > 1]
+    if not shared:
+        return
+    differ: dict[str, None] = {}
+    for group in shared:
+        known = [_flat(cell.model_dump(mode="json")) for cell in group]
+        names = dict.fromkeys(name for each in known for name in each)
+        differ |= dict.fromkeys(n for n in names if any(k.get(n) != known[0].get(n) for k in known))
+    log.warning(
+        "%d runs share task, method, length, seed and weights with another, and differ in %s: "
+        "means and intervals would take them for repetitions. Keep such runs in stores of their "
+        "own, or take what sl.sweep returns, which has only those that were asked for.",
+        sum(map(len, shared)),
+        ", ".join(differ),
+    )
+
+
+def _flat(known: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in known.items():
+        below = _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {}
+        found |= below or {before + name: value}
+    return found
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:

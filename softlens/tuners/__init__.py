@@ -24,7 +24,7 @@ from softlens.proxies import PROXIES
 from softlens.runs import Run, RunConfig, loaded_as
 from softlens.shortage import explains_shortage
 from softlens.tasks import Task, digest
-from softlens.tuners.arguments import check_weights, check_whole
+from softlens.tuners.arguments import check_kinds, check_weights, check_whole
 from softlens.tuners.base import Problem, Tuner, TunerOptions
 from softlens.tuners.beam import BeamTuner
 from softlens.tuners.enumerate import EnumerateOptions, EnumerateTuner
@@ -57,6 +57,8 @@ MOST_ROUNDS = 1000
 START_STRIDE = 1_000_003
 UNMEASURED: dict[str, float | str] = {**dict.fromkeys(MEASURES, math.nan), "scored": "not measured"}
 """What is said of a prompt whose measuring on the test texts was interrupted."""
+IDLE_IN_SEARCHES = {"batch_size", "patience", "evaluations_of_dev"}
+"""Options of all tuners that say how steps are made and stopped."""
 UNMEASURED_CONTROLS: dict[str, float | str] = {
     f"{control}_{name}": math.nan for control in ("empty", "random") for name in MEASURES
 }
@@ -84,7 +86,7 @@ def tune(
         method: a name in `softlens.tuners.TUNERS`.
         length: positions of the prompt.
         proxies: weight of each proxy of interpretability in the objective; ``sl.proxies()`` lists
-            them. A weight of 0 only logs it.
+            them. A weight of 0 only logs it, which a method that searches pays from its budget.
         steps: update steps at most; None picks by the size of the LM and logs which. Methods that
             search count evaluations instead (their option of that name).
         seed: of the start and of the order of texts; the same seed gives the same bits on a CPU.
@@ -199,6 +201,7 @@ def _settle(
     weights = check_weights(proxies)
     check_whole("length", length, "length=5")
     check_whole("seed", seed, "seed=0")
+    check_kinds(task, judge, description)
     length, seed = int(length), int(seed)  # numpy's are no seeds to torch
     if steps is not None:
         check_whole("steps", steps, "steps=150, or None for a budget")
@@ -231,6 +234,8 @@ def _settle(
 
 
 def _tuner(method: str) -> type[Tuner]:
+    if not isinstance(method, str):
+        raise SoftlensError(f"Got method={method!r}, wanted one name of {[*TUNERS]}.")
     if method not in TUNERS:
         raise SoftlensError(f"Unknown method {method!r}.{near(method, TUNERS)} Known: {[*TUNERS]}.")
     return TUNERS[method]
@@ -244,6 +249,13 @@ def _options(method: str, tuner_class: type[Tuner], given: dict[str, Any]) -> Tu
                 f"{name!r} is no option of the method {method!r}.{near(name, fields)} "
                 f"Its options: {sorted(fields)}."
             )
+    if tuner_class.in_evaluations and (idle := IDLE_IN_SEARCHES & set(given)):
+        log.warning(
+            "%s: %r counts evaluations and asks all candidates about the same texts, so that this "
+            "changes nothing.",
+            ", ".join(sorted(idle)),
+            method,
+        )
     try:
         return tuner_class.Options(**given)
     except ValidationError as reason:
@@ -311,6 +323,10 @@ def _scores(objective: Objective, prompt: Prompt, problem: Problem) -> dict[str,
     lm = problem.lm
     ids = prompt.token_ids or nearest_tokens(lm, prompt, k=1).token_ids
     proposals = Proposals.of_ids(objective.setting, [ids], problem.dev)
+    if prompt.token_ids is None:
+        # Its nearest tokens are on the vocabulary; how far it is from them is its own.
+        vectors = prompt.vectors.to(lm.device, lm.embedding.dtype)
+        proposals = replace(proposals, free=vectors[None])
     scored = [PROXIES[name] for name in objective.weights if "policy" not in PROXIES[name].needs]
     return {
         "nats_per_token": float(proposals.surprisal.mean()),

@@ -56,7 +56,9 @@ class TunerOptions(BaseModel):
     )
     mass: float = Field(default=0.0, ge=0, description="weight of -log label mass in the loss")
     ban: tuple[str | int, ...] = Field(
-        default=(), description="tokens that may not be used; see softlens.constraints"
+        default=(),
+        description="tokens that may not be used; see softlens.constraints. Free vectors heed it "
+        "where they start: the nearest tokens of a soft prompt may be among them",
     )
 
     def for_lm(self, lm: LM) -> "TunerOptions":
@@ -255,6 +257,12 @@ class Tuner(ABC):
                     f"The proxy {name!r} compares a tuner's policy with the LM, and {method!r} "
                     "has none. Use it with 'rlprompt'; the LM's surprisal is 'perplexity'."
                 )
+        if weights.get("embedding_distance") and not issubclass(cls.Options, FreeOptions):
+            log.warning(
+                "%r proposes tokens, whose 'embedding_distance' is 0 whatever they are: its weight "
+                "changes nothing. It is for 'soft' and 'pez'.",
+                method,
+            )
         idle = [name for name, weight in weights.items() if weight and PROXIES[name].context_only]
         if cls.needs_gradients and length == 1 and idle:
             log.warning(

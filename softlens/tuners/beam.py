@@ -28,7 +28,11 @@ class BeamOptions(SearchOptions):
 
 
 class BeamTuner(SearchTuner):
-    """Keeps the best beginnings by objective + prior x nats per token, and adds a token to each."""
+    """Keeps the best beginnings by objective + prior x nats per token, and adds a token to each.
+
+    The prior is a guide for beginnings: of the finished prompts the one with the lowest objective
+    is taken.
+    """
 
     Options: ClassVar[type[TunerOptions]] = BeamOptions
     options: BeamOptions

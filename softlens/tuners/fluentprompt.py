@@ -51,7 +51,11 @@ class FluentPromptOptions(TunerOptions):
 
 
 class FluentPromptTuner(HardTuner):
-    """A noisy walk over prompts that cools down."""
+    """A noisy walk over prompts that cools down.
+
+    As every tuner it stops early where dev no longer improves (`patience`), which the paper's does
+    not: then the last temperatures are not reached.
+    """
 
     Options: ClassVar[type[TunerOptions]] = FluentPromptOptions
     needs_gradients = True

@@ -113,9 +113,10 @@ def run_loop(
     except KeyboardInterrupt:
         best.ended = INTERRUPTED
         log.warning("Interrupted after %d steps; keeping the best prompt so far.", best.steps)
-        if tuner.keeps_best:
-            # It was not looked at on dev yet; without it the start would be the best.
-            best.keep(_last_look(tuner, problem, objective))
+        # What it holds was not looked at on dev yet, and may be better than all that was.
+        last = _last_look(tuner, problem, objective)
+        if tuner.keeps_best or _better(last, best, objective):
+            best.keep(last)
     finally:
         bar.close()
         best.evaluations = objective.evaluations - before
@@ -132,7 +133,8 @@ def look(tuner: Tuner, problem: Problem, objective: Objective) -> Outcome:
     total = loss
     if (own := objective.of_prompts).weighs:
         ids = torch.tensor([tuner.token_ids], device=vectors.device)
-        proposals = Proposals(objective.setting, ids, vectors[None], texts=problem.dev)
+        free = tuner.free[None]
+        proposals = Proposals(objective.setting, ids, vectors[None], free, texts=problem.dev)
         total += float(own.penalty(own.scores(proposals)))
         objective.evaluations += own.evaluations
     return Outcome(vectors, tuner.token_ids, accuracy, loss, total)

@@ -28,6 +28,7 @@ Deviations, by default:
 * Learning rates and numbers of steps are ours; published: 5e-5 and 12,000.
 """
 
+import math
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -234,6 +235,9 @@ class RLPromptTuner(HardTuner):
         self._adam.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), CLIP)
+        if not torch.isfinite(norm):
+            # A policy that became NaN can say nothing more; the loop keeps the best so far.
+            return row | {"objective": math.nan}
         self._adam.step()
         distinct = len(set(said.rows))
         # The advantage is 0 from here on, and a sparse policy never says again what it gave up.

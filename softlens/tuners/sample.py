@@ -26,7 +26,7 @@ class SearchOptions(TunerOptions):
         default=None,
         ge=1,
         description="prompt x text forward passes to spend, a drawn prompt counted as one; None: "
-        "60,000 for a small LM, else 14,400",
+        "60,000 for a small LM, else 14,400. A prompt that is drawn again is not counted again",
     )
 
     def for_lm(self, lm: LM) -> "SearchOptions":
@@ -146,9 +146,13 @@ class SearchTuner(HardTuner):
     def _asks_mass(self) -> bool:
         return "label_mass" in self.objective.weights
 
-    def row(self) -> dict[str, float]:
-        """The history's columns for the best of the pool, on the texts that it was asked about."""
-        best = self.pool.best()
+    def row(self, best: int | None = None) -> dict[str, float]:
+        """The history's columns for one of the pool, on the texts that it was asked about.
+
+        Args:
+            best: its place in the pool; None is that of the lowest objective.
+        """
+        best = self.pool.best() if best is None else best
         self._best = self.pool.rows[best]
         proxies = {name: score[[best]] for name, score in self.pool.proxies.items()}
         total, penalty = float(self.pool.totals[best]), self.objective.penalty(proxies)

@@ -266,9 +266,8 @@ class TandemTuner(SearchTuner):
         on_dev = Pool(replace(p, train=p.dev, labels=p.dev_labels), self.objective, self._seed)
         on_dev.add(self.pool.rows)
         on_dev.ask(len(p.dev))
-        row = self.row()
-        self._best = on_dev.rows[int(self._rank(on_dev).argmin())]
-        return row
+        chosen = on_dev.rows[int(self._rank(on_dev).argmin())]
+        return self.row(self.pool.rows.index(chosen))
 
     def _surprisal(self, rows: list[Row]) -> Float[Tensor, " candidates"]:
         """Nats per token where a prompt will stand or where it was drawn, whichever is more.

@@ -13,7 +13,14 @@ import pytest
 import softlens as sl
 from softlens import SoftlensError, Task
 from softlens.lm import LM
-from softlens.sweeps.remote import _job, _opened, _read_task, _translated, keep_freed_memory
+from softlens.sweeps.remote import (
+    _job,
+    _opened,
+    _read_task,
+    _translated,
+    check_here,
+    keep_freed_memory,
+)
 from softlens.sweeps.serial import Work
 from softlens.sweeps.store import Store
 from softlens.tasks import digest
@@ -107,6 +114,37 @@ def test_one_thread_a_worker(tiny: Callable[..., LM], toy_task: Task, tmp_path: 
 
     with pytest.raises(SoftlensError, match=r"workers have 4 threads.*threads_per_worker=1"):
         small(tiny(), toy_task, tmp_path, client=Threaded())
+
+
+def test_the_first_worker_is_waited_for_and_asked_by_its_first_cell(
+    tiny: Callable[..., LM], toy_task: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """As on a cluster, whose workers come when the queue lets them."""
+    with (
+        distributed.LocalCluster(
+            n_workers=0, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as late,
+    ):
+        Thread(target=lambda: (time.sleep(1), cluster.scale(1))).start()
+        found = small(tiny(), toy_task, tmp_path / "one", methods=["pez"], client=late)
+        assert found.missing().empty
+        assert "waiting for the first" in caplog.text
+        job = _job(Store.open(tmp_path / "one"), Work(tiny(), toy_task))
+        for wrong, words in (
+            (job._replace(version="0.0.1"), r"and this is 0\.0\.1"),
+            (job._replace(store=str(tmp_path / "nowhere")), "does not see the store"),
+        ):
+            with pytest.raises(SoftlensError, match=words):
+                late.submit(check_here, wrong, pure=False).result()
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as threaded,
+        pytest.raises(SoftlensError, match="have 2 threads"),
+    ):
+        threaded.submit(check_here, job).result()
 
 
 @pytest.mark.parametrize(

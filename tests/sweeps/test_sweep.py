@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import softlens as sl
 from softlens import SoftlensError, Sweep, Task, load_run
 from softlens.lm import LM, token_surprisal
+from softlens.sweeps.cells import make_cells
 from softlens.sweeps.measures import COLUMNS
 from softlens.tasks import digest
 from tests.sweeps.conftest import OPTIONS, small
@@ -170,3 +172,57 @@ def test_it_draws_itself(swept: Sweep):
     with pytest.raises(SoftlensError, match="Got kind='front', wanted 'tradeoff' or 'weights'"):
         swept.plot(kind="front")
     plt.close("all")
+
+
+def test_one_seed_and_one_length_need_no_list(tiny: Callable[..., LM], toy_task: Task):
+    given = {"judge": None, "gauges_judge": None, "options": None}
+    (alone,) = make_cells(tiny(), toy_task, "pez", [{}], 3, 2, **given)
+    (listed,) = make_cells(tiny(), toy_task, ["pez"], {}, [3], [2], **given)
+    assert alone.key == listed.key
+    assert (alone.run.seed, alone.run.length) == (3, 2)
+
+
+@pytest.mark.parametrize("several", [np.array([0.3]), pd.Series([0.3]), {0.3: "x"}.keys(), (0.3,)])
+def test_a_filter_takes_whatever_is_a_list(swept: Sweep, several: Any):
+    assert set(swept.filter(weight=several).frame["weight"]) == {0.3}
+
+
+def test_runs_that_are_no_repetitions_of_each_other_are_said(
+    tiny: Callable[..., LM], toy_task: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    first = small(tiny(), toy_task, tmp_path, methods=["pez"], proxies=[{}])
+    sl.load_sweep(tmp_path)
+    assert "share task" not in caplog.text
+    other = {"pez": {"steps": 2}}
+    second = small(tiny(), toy_task, tmp_path, methods=["pez"], proxies=[{}], options=other)
+    small(tiny(), toy_task.head(test=10), tmp_path, methods=["pez"], proxies=[{}])
+    assert len(second.frame) == 1
+    assert "share task" not in caplog.text, "what was asked for has one of each"
+    sl.load_sweep(tmp_path)
+    assert "3 runs share task, method, length, seed and weights with another" in caplog.text
+    assert "run.steps" in caplog.text
+    assert "texts" in caplog.text
+    caplog.clear()
+    first.concat(second)
+    assert "2 runs share task, method, length, seed and weights with another" in caplog.text
+
+
+def test_a_file_that_is_called_like_a_named_task_is_another_task(
+    tiny: Callable[..., LM], tmp_path: Path
+):
+    """Its label words are its own, and nobody knows its front."""
+    path = tmp_path / "sentiment.csv"
+    rows = [f"{text} number {i},{label}" for i in range(60)
+            for text, label in (("it was bad", "great"), ("it was good", "terrible"))]  # fmt: skip
+    path.write_text("text,label\n" + "\n".join(rows))
+    words = {"great": "great", "terrible": "terrible"}
+    task = sl.load_task(path, label_words=words)
+    assert task.name == "sentiment"
+    lm = sl.load_lm()
+    found = small(lm, task, tmp_path / "s", methods=["sample"], proxies=[{}], seeds=range(2))
+    assert set(found.frame["label_words"]) == {" / ".join(task.label_words)}
+    assert set(sl.price_split(found)["reference"]) == {"pooled bound"}
+    said = found.frame.assign(text="so great and terrible")
+    assert set(sl.oddities(said).frame["self_answer"]) == {True}
+    named = said.assign(label_words="good / bad")
+    assert set(sl.oddities(named).frame["self_answer"]) == {False}

@@ -17,11 +17,12 @@ lm, task = sl.load_lm(), sl.load_task("topic")
 for wrong in (
     {"steps": 2.5}, {"steps": "3"}, {"length": 2.5}, {"seed": "a"}, {"proxies": "perplexity"},
     {"proxies": ["perplexity"]}, {"proxies": {"perplexity": "a"}},
-    {"proxies": {"perplexity": None}},
+    {"proxies": {"perplexity": None}}, {"proxies": {1: 0.1}}, {"seed": 2**64}, {"method": ["pez"]},
+    {"task": "topic"}, {"judge": "organism-judge"}, {"description": 5},
 ):
     for call in (sl.tune, run_config):
         try:
-            call(lm, task, "pez", **wrong)
+            call(lm, **({"task": task, "method": "pez"} | wrong))
         except sl.SoftlensError as reason:
             print(reason)
 """
@@ -44,6 +45,12 @@ def test_every_call_says_what_was_wrong():
             "Got proxies=['perplexity'], wanted a weight for each name",
             "Got weight 'a' for the proxy 'perplexity', wanted a number of at least 0",
             "Got weight None for the proxy 'perplexity', wanted a number",
+            "Got 1 as the name of a proxy, wanted a word",
+            "Got seed=18446744073709551616, wanted a number of at most 64 bits: seed=0",
+            "Got method=['pez'], wanted one name of ['soft', ",
+            "Got task='topic', wanted a task: sl.load_task(",
+            "Got judge='organism-judge', wanted an LM: sl.load_lm(",
+            "Got description=5, wanted words",
         ),
         strict=True,
     ):

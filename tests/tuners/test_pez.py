@@ -17,6 +17,7 @@ from softlens.proposals import Proposals
 from softlens.proxies import PROXIES
 from softlens.tuners import TUNERS
 from softlens.tuners.base import Problem
+from softlens.tuners.loop import look
 from softlens.tuners.pez import PezOptions, PezTuner, project
 
 METHODS = ("pez", "fluentprompt", "gcg")
@@ -300,6 +301,60 @@ def test_ctrl_c_keeps_the_best_so_far(
     assert (run.metrics["ended"], run.metrics["steps"], len(run.history)) == ("interrupted", 4, 4)
     assert np.isfinite(run.metrics["accuracy"])
     assert run.prompt.is_hard
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ctrl_c_between_two_looks_at_dev_keeps_what_was_found_there(
+    tiny: Callable[..., LM], toy_task: Task, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    """Dev is looked at before the first step and, with one look, at the last, which never comes."""
+    accuracies, held = [], []
+
+    def on_dev(self: Problem, vectors: torch.Tensor, calibrated: bool = False) -> Any:
+        held.append(vectors.clone())
+        accuracies.append(0.1 if len(held) == 1 else better)
+        return accuracies[-1], 1.0
+
+    def interrupted(self, original=TUNERS[method].step):
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return original(self)
+
+    monkeypatch.setattr(Problem, "on_dev", on_dev)
+    monkeypatch.setattr(TUNERS[method], "step", interrupted)
+    for better, which in ((0.9, 1), (0.05, 0)):
+        steps: list[int] = []
+        held.clear()
+        run = quick(tiny(), toy_task, method, evaluations_of_dev=1)
+        assert (run.metrics["ended"], run.metrics["steps"], len(held)) == ("interrupted", 3, 2)
+        torch.testing.assert_close(run.prompt.vectors, held[which], msg=f"on dev {better}")
+
+
+def test_dev_sees_how_far_the_free_vectors_are(tiny: Callable[..., LM], toy_task: Task):
+    run = quick(tiny(), toy_task, steps=12, proxies={"embedding_distance": 5.0})
+    problem = Problem.encode(tiny(), toy_task, 4, truncate=False)
+    objective = Objective(problem.setting(), {"embedding_distance": 5.0}, "labels", False, 0.0)
+    tuner = PezTuner(problem, objective, PezOptions(), steps=12, seed=0)
+    for _ in range(3):
+        tuner.step()
+    seen = look(tuner, problem, objective)
+    units = torch.nn.functional.normalize(tuner.free, dim=1)
+    apart = 1 - (units * problem.lm.unit_embedding[tuner.token_ids]).sum(dim=1).mean()
+    assert float(apart) > 1e-4
+    assert seen.objective_dev - seen.loss_dev == pytest.approx(5 * float(apart), rel=1e-3)
+    assert run.metrics["embedding_distance"] == pytest.approx(0, abs=1e-5), "tokens are tokens"
+
+
+def test_a_weight_that_tokens_cannot_feel_is_said(
+    tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture
+):
+    quick(tiny(), toy_task, "gcg", steps=1, proxies={"embedding_distance": 1.0})
+    assert "'gcg' proposes tokens, whose 'embedding_distance' is 0" in caplog.text
+    caplog.clear()
+    quick(tiny(), toy_task, "pez", steps=1, proxies={"embedding_distance": 1.0})
+    quick(tiny(), toy_task, "gcg", steps=1, proxies={"embedding_distance": 0.0})
+    assert "proposes tokens" not in caplog.text
 
 
 @pytest.mark.parametrize("method", METHODS)

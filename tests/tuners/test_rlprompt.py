@@ -646,3 +646,13 @@ def test_wrong_options(tiny: Callable[..., LM], toy_task: Task):
 def test_a_prompt_of_one_token(tiny: Callable[..., LM], toy_task: Task):
     run = quick(tiny(), toy_task, length=1, steps=3)
     assert Prompt.from_ids(tiny(), run.prompt.token_ids).text == run.text
+
+
+def test_a_gradient_that_is_no_number_keeps_the_best(
+    tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture
+):
+    """It stops before a policy of NaN is asked for the next prompts."""
+    run = quick(tiny(), toy_task, reward_scale=float("inf"))
+    assert run.metrics["ended"] == "stopped: the loss was not a number"
+    assert np.isfinite(run.metrics["accuracy"])
+    assert "keeping the best prompt so far" in caplog.text

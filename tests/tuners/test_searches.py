@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import softlens as sl
-from softlens import Run, SoftlensError, Task
+from softlens import Run, SoftlensError, Task, tune
 from softlens.lm import LM
 from softlens.organism import asks_for, readable_front
 from softlens.tuners import TUNERS, run_config
@@ -362,3 +362,30 @@ def test_ctrl_c_keeps_a_question_of_the_language(organism: LM, monkeypatch: pyte
 
 def test_all_methods_are_named():
     assert {"soft", "sample", "race", "beam", "enumerate", "tandem"} <= set(TUNERS)
+
+
+def test_the_last_row_of_tandem_is_of_the_prompt_that_it_names(
+    tiny: Callable[..., LM], toy_task: Task
+):
+    lm = tiny()
+    for seed in range(3):
+        run = tune(
+            lm, toy_task, "tandem", 3, {"perplexity": 0.3}, seed=seed, evaluations=6000,
+            indifference=0.5, most_nats=20.0, most_share=1.0, progress=False,
+        )  # fmt: skip
+        last = run.history.iloc[-1]
+        ids = [int(i) for i in last["token_ids"].split()]
+        assert ids == list(run.prompt.token_ids)
+        assert last["perplexity"] == pytest.approx(run.metrics["nats_per_token"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "patience", "evaluations_of_dev"])
+def test_options_that_a_search_does_not_heed_are_said(
+    tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture, name: str
+):
+    given: dict[str, Any] = {"evaluations": 300, "progress": False}
+    alone = tune(tiny(), toy_task, "sample", 2, **given)
+    assert "changes nothing" not in caplog.text
+    told = tune(tiny(), toy_task, "sample", 2, **given, **{name: 1})
+    assert f"{name}: 'sample' counts evaluations" in caplog.text
+    assert told.prompt.token_ids == alone.prompt.token_ids

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from softlens import Prompt, SoftlensError, Split, Task, evaluate, load_run, tune
+from softlens import Prompt, SoftlensError, Split, Task, evaluate, load_run, nearest_tokens, tune
 from softlens.lm import LM, answer_logits, score_answers
 from softlens.objectives import Objective, task_loss
 from softlens.tuners import TUNERS
@@ -275,3 +275,14 @@ def test_dev_selects_in_calibrated_accuracy_where_the_loss_is(any_lm: LM, toy_ta
     plain = quick(any_lm, toy_task, steps=20)
     wanted = problem.on_dev(plain.prompt.vectors.to(any_lm.device))
     assert plain.metrics["loss_dev"] == pytest.approx(wanted[1], rel=1e-4)
+
+
+def test_how_far_a_soft_prompt_is_from_its_tokens_is_its_own(
+    tiny: Callable[..., LM], toy_task: Task
+):
+    run = quick(tiny(), toy_task, proxies={"embedding_distance": 0.0})
+    nearest = nearest_tokens(tiny(), run.prompt, k=1)
+    units = torch.nn.functional.normalize(run.prompt.vectors, dim=1)
+    cosines = (units * tiny().unit_embedding[list(nearest.token_ids)]).sum(dim=1)
+    assert run.metrics["embedding_distance"] == pytest.approx(1 - float(cosines.mean()), rel=1e-4)
+    assert run.metrics["embedding_distance"] > 1e-3
