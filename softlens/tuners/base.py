@@ -74,6 +74,9 @@ class TunerOptions(BaseModel):
     @field_validator("ban", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
+        if isinstance(value, set | frozenset):
+            # In one order in every process: a sweep names its cells by the options.
+            return sorted(value, key=str)
         return (value,) if isinstance(value, str | int) else value
 
 

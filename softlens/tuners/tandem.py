@@ -75,7 +75,8 @@ class TandemOptions(SearchOptions):
     most_nats: float = Field(
         default=3.0,
         gt=0,
-        description="nats per token where the prompt will stand, after real texts, and where it "
+        description="nats per token where the prompt will stand (after real texts, where the "
+        "template has the text first and nothing behind the prompt; else after BOS), and where it "
         "was drawn",
     )
     most_relevance: float | None = Field(

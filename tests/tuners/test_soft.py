@@ -286,3 +286,10 @@ def test_how_far_a_soft_prompt_is_from_its_tokens_is_its_own(
     cosines = (units * tiny().unit_embedding[list(nearest.token_ids)]).sum(dim=1)
     assert run.metrics["embedding_distance"] == pytest.approx(1 - float(cosines.mean()), rel=1e-4)
     assert run.metrics["embedding_distance"] > 1e-3
+
+
+def test_bans_in_a_set_are_written_in_one_order():
+    """Words hash anew in every process."""
+    words = {f"word{i}" for i in range(50)}
+    assert TUNERS["soft"].Options(ban=words).ban == tuple(sorted(words))
+    assert TUNERS["soft"].Options(ban={3, "labels"}).ban == (3, "labels")
