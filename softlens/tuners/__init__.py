@@ -249,7 +249,9 @@ def _options(method: str, tuner_class: type[Tuner], given: dict[str, Any]) -> Tu
                 f"{name!r} is no option of the method {method!r}.{near(name, fields)} "
                 f"Its options: {sorted(fields)}."
             )
-    if tuner_class.in_evaluations and (idle := IDLE_IN_SEARCHES & set(given)):
+    # A sweep writes all options out: those left as they are were not asked for.
+    changed = {name for name, value in given.items() if value != fields[name].default}
+    if tuner_class.in_evaluations and (idle := IDLE_IN_SEARCHES & changed):
         log.warning(
             "%s: %r counts evaluations and asks all candidates about the same texts, so that this "
             "changes nothing.",

@@ -384,7 +384,8 @@ def test_options_that_a_search_does_not_heed_are_said(
     tiny: Callable[..., LM], toy_task: Task, caplog: pytest.LogCaptureFixture, name: str
 ):
     given: dict[str, Any] = {"evaluations": 300, "progress": False}
-    alone = tune(tiny(), toy_task, "sample", 2, **given)
+    default = TUNERS["sample"].Options.model_fields[name].default
+    alone = tune(tiny(), toy_task, "sample", 2, **given, **{name: default})
     assert "changes nothing" not in caplog.text
     told = tune(tiny(), toy_task, "sample", 2, **given, **{name: 1})
     assert f"{name}: 'sample' counts evaluations" in caplog.text
