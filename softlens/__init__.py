@@ -80,6 +80,7 @@ from softlens.neighbours import (
     nearest_path,
 )
 from softlens.oddities import Oddities, odd_rules, oddities
+from softlens.pairs import compare_methods
 from softlens.plots import (
     plot_controls,
     plot_faithfulness,
@@ -96,7 +97,7 @@ from softlens.runs import Run, RunConfig, load_run
 from softlens.surprisal import Surprisal, surprisal
 from softlens.sweeps import Estimate, Sweep, concat_sweeps, estimate, load_sweep, sweep
 from softlens.tasks import Split, Task
-from softlens.tradeoff import compare_methods, fronts, hypervolume, price_split
+from softlens.tradeoff import fronts, hypervolume, price_split
 from softlens.transfer import Transfer, transfer
 from softlens.tuners import tune
 from softlens.widgets import Inspector, SweepInspector, inspect, inspect_sweep

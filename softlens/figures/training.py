@@ -9,8 +9,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from softlens import plots
 from softlens.figures.base import Drawn, Ground, figure
 from softlens.figures.fronts import turned_up
+from softlens.pairs import compare_methods
 from softlens.statistics import mean_interval
-from softlens.tradeoff import compare_methods, price_split
+from softlens.tradeoff import price_split
 
 PATHS = {
     "tokens_changed": "tokens changed\nsince the start",
