@@ -191,7 +191,7 @@ def test_a_store_of_real_runs_is_drawn_and_says_what_it_lacks(drawn: Ground):
     assert "All of the tasks' test texts" in caption
     assert re.search(r"of the optimiser, the mean of all runs: .*pez \d\.\d\d and -?\d", caption)
     assert re.search(r"Odd behaviour by the rules of figure 5: .*pez .* \d+ of \d+", caption)
-    assert "Gauges part from the proxy: " in caption
+    assert "Gauges part from the proxy by at least 0.05 of a share or 0.25 nats" in caption
     assert "Of the weights that all seeds" not in caption
 
     class Half:
