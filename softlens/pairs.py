@@ -48,7 +48,7 @@ def compare_methods(
     frame = one_lm(table_of(table, [*by, variant, value, "seed"]), [*by, variant])
     frame = frame.assign(**{value: frame[value].astype(float)})
     rows, differences = [], []
-    for key, group in frame.groupby(list(by), sort=False, dropna=False):
+    for key, group in frame.groupby(by, sort=False, dropna=False):
         named = dict(zip(by, key, strict=True))
         means = group.groupby([variant, *alike], dropna=False)[value].mean()
         for one, other in combinations(dict.fromkeys(group[variant]), 2):

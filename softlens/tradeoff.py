@@ -84,7 +84,7 @@ def one_task(frame: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
     if len(names) > 1 and "task" not in apart:
         raise SoftlensError(
             f"Got runs of {len(names)} tasks ({', '.join(map(str, names))}) in one group, wanted "
-            f"those of one: keep them apart with by=['task', ...], or take one with "
+            "those of one: keep them apart with by=['task', ...], or take one with "
             f"sweep.filter(task={str(names[0])!r})."
         )
     return frame
